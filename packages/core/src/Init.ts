@@ -1,0 +1,208 @@
+/**
+ * PID 1: everything around the pipeline.
+ *
+ * {@link start} does exactly this, in this order:
+ *
+ *   1. refuses to be anything but PID 1 (unless built for tests)
+ *   2. makes death hard: handlers for what nobody caught, a timer that keeps
+ *      the event loop from running empty, a reboot instead of an exit
+ *   3. empties the environment that the kernel made of its command line
+ *   4. raises the limit of open files, which every process inherits
+ *   5. reaps orphans from now on
+ *   6. runs the pipeline, telling the kernel log what happens
+ *   7. waits for a reason to stop: SIGTERM and SIGPWR power off, SIGINT
+ *      (Ctrl-Alt-Del) reboots
+ *   8. releases what the stages acquired, last acquired first, syncs, and
+ *      makes the reboot(2) call
+ *
+ * A boot that fails says why on the console, goes through 8, waits `panic=`
+ * seconds (kernel.panic; 0 waits for ever) and reboots.
+ */
+import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
+import { BootReport, formatAttributes } from "./BootReport.ts"
+import { Kernel, type RebootCommand, type Signal } from "./Kernel.ts"
+import { device, Kmsg, loggerLayer, type KmsgShape } from "./Kmsg.ts"
+import * as LinuxKernel from "./linux/LinuxKernel.ts"
+import type { Pipeline, StageFailed } from "./Pipeline.ts"
+import * as Reaper from "./Reaper.ts"
+import type * as Stage from "./Stage.ts"
+import { Supervisor } from "./Supervisor.ts"
+
+export interface InitOptions<Provides, R extends Stage.Platform> {
+  readonly pipeline: Pipeline<Provides, R>
+  /** Absolute path of koffi's addon in the image. */
+  readonly koffiPath?: string
+  /** Runs when every required stage is up, for as long as the node lives; its failure is logged. */
+  readonly afterBoot?: Effect.Effect<void, unknown, Provides | Stage.Platform>
+  /** Lets the program run when it is not PID 1. For tests only. */
+  readonly anyPid?: boolean
+}
+
+// kubelet and containerd hold a descriptor or more for every container.
+const OPEN_FILES = 1_048_576
+// What a release may take before the machine goes down without it.
+const RELEASE_DEADLINE = "60 seconds"
+const REPORT = "/run/kios/boot.json"
+
+const actions: Readonly<Partial<Record<Signal, RebootCommand>>> = {
+  SIGTERM: "POWER_OFF",
+  SIGPWR: "POWER_OFF",
+  SIGINT: "RESTART",
+}
+
+/**
+ * Makes this process the init of the machine. Call it once, as the last
+ * statement of the program that becomes `/init`; in a program that is being
+ * made into a start-up snapshot it only registers the main function.
+ *
+ * @example
+ * ```ts
+ * import * as Init from "@kios/core/Init"
+ * import * as Pipeline from "@kios/core/Pipeline"
+ *
+ * const main = () => Init.start({ pipeline: Pipeline.make([]), koffiPath: "/lib/kios/koffi.node" })
+ * ```
+ */
+export const start = <Provides, R extends Stage.Platform>(options: InitOptions<Provides, R>): void => {
+  const { startupSnapshot } = process.getBuiltinModule("node:v8")
+  if (startupSnapshot.isBuildingSnapshot()) startupSnapshot.setDeserializeMainFunction(() => main(options))
+  else main(options)
+}
+
+const main = <Provides, R extends Stage.Platform>(options: InitOptions<Provides, R>): void => {
+  if (process.pid !== 1 && options.anyPid !== true) {
+    process.stderr.write("kios init: this program is the init of a kiOS machine and runs as PID 1 only\n")
+    process.exit(1)
+  }
+  const kmsg = device("/dev/kmsg")
+  const kernel = LinuxKernel.make(options.koffiPath === undefined ? {} : { koffiPath: options.koffiPath })
+  refuseToDie(kmsg, kernel)
+  for (const name of Object.keys(process.env)) delete process.env[name]
+
+  const platform = Layer.mergeAll(
+    Supervisor.layer,
+    BootReport.layer,
+    loggerLayer,
+    Reaper.layer,
+  ).pipe(Layer.provideMerge(Layer.mergeAll(Layer.succeed(Kernel, kernel), Layer.succeed(Kmsg, kmsg))))
+
+  Effect.runFork(
+    life(options).pipe(
+      Effect.provide(platform),
+      Effect.catchCause((cause) =>
+        Effect.gen(function* () {
+          kmsg.writeUnsafe("crit", `error init: ${Cause.pretty(cause)}`)
+          return yield* down(kernel, kmsg, "RESTART", true)
+        }),
+      ),
+    ),
+  )
+}
+
+const life = Effect.fnUntraced(function* <Provides, R extends Stage.Platform>(options: InitOptions<Provides, R>) {
+  const kernel = yield* Kernel
+  const kmsg = yield* Kmsg
+  const report = yield* BootReport
+  yield* report.milestone("init")
+  yield* Effect.catch(kernel.setOpenFilesLimit(OPEN_FILES), (error) => Effect.logWarning(error.message))
+  yield* Effect.catch(kernel.reboot("CAD_OFF"), (error) => Effect.logWarning(error.message))
+
+  const asked = yield* Deferred.make<RebootCommand>()
+  const scope = yield* Scope.make()
+  yield* Scope.provide(
+    kernel.onSignal(["SIGTERM", "SIGINT", "SIGPWR", "SIGHUP", "SIGUSR2"], (signal) => {
+      const command = actions[signal]
+      if (command !== undefined) Deferred.doneUnsafe(asked, Effect.succeed(command))
+    }),
+    scope,
+  )
+
+  const node = Effect.gen(function* () {
+    const services = yield* Layer.buildWithScope(options.pipeline.layer as Layer.Layer<Provides, StageFailed, Stage.Platform>, scope)
+    yield* report.milestone("boot-complete")
+    yield* Effect.forkIn(keepReport, scope)
+    if (options.afterBoot !== undefined) {
+      yield* options.afterBoot.pipe(
+        Effect.provide(services),
+        Effect.catchCause((cause) => Effect.logError("after boot", cause)),
+        Effect.forkIn(scope),
+      )
+    }
+    return yield* Deferred.await(asked)
+  })
+
+  const outcome = yield* Effect.exit(Effect.raceFirst(node, Deferred.await(asked)))
+  const failed = Exit.isFailure(outcome)
+  if (Exit.isFailure(outcome)) {
+    const error = Cause.squash(outcome.cause) as Partial<StageFailed> & Error
+    yield* kmsg.write(
+      "crit",
+      `boot-failed ${formatAttributes({ stage: error.stage ?? "init", reason: error.reason ?? error.message ?? String(error) })}`,
+    )
+  } else {
+    yield* kmsg.write("notice", `shutting down ${formatAttributes({ action: outcome.value })}`)
+  }
+  yield* Scope.close(scope, Exit.void).pipe(
+    Effect.timeoutOrElse({
+      duration: RELEASE_DEADLINE,
+      orElse: () => kmsg.write("err", `error shutdown: stages were not released within ${RELEASE_DEADLINE}, going down without them`),
+    }),
+  )
+  yield* down(kernel, kmsg, Exit.isSuccess(outcome) ? outcome.value : "RESTART", failed)
+})
+
+/** Keeps {@link REPORT} as it is in memory; it is for people and tools, so failing to write it is only told. */
+const keepReport = Effect.gen(function* () {
+  const kernel = yield* Kernel
+  const report = yield* BootReport
+  const write = Effect.gen(function* () {
+    yield* kernel.makeDirectory("/run/kios")
+    yield* kernel.writeFile(`${REPORT}.new`, `${JSON.stringify(yield* report.current, null, 1)}\n`)
+    yield* kernel.rename(`${REPORT}.new`, REPORT)
+  }).pipe(Effect.catch((error) => Effect.logWarning(error.message)))
+  return yield* Effect.forever(Effect.andThen(report.changed, write))
+})
+
+const panicSeconds = (kernel: Kernel["Service"]): Effect.Effect<number> =>
+  kernel.readText("/proc/sys/kernel/panic").pipe(
+    Effect.map((text) => Number.parseInt(text, 10)),
+    Effect.catch(() => Effect.succeed(10)),
+  )
+
+/** sync(2), the wait that kernel.panic asks for after a failure, reboot(2). Does not return. */
+const down = (kernel: Kernel["Service"], kmsg: KmsgShape, command: RebootCommand, failed: boolean): Effect.Effect<never> =>
+  Effect.gen(function* () {
+    yield* kernel.sync.pipe(Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => Effect.void }))
+    if (failed) {
+      const seconds = yield* panicSeconds(kernel)
+      if (seconds === 0) {
+        yield* kmsg.write("crit", "error boot failed and panic=0: staying here; reset the machine to try again")
+        return yield* Effect.never
+      }
+      if (seconds > 0) {
+        yield* kmsg.write("crit", `error boot failed: rebooting in ${seconds} s (panic=${seconds})`)
+        yield* Effect.sleep(`${seconds} seconds`)
+      }
+    }
+    yield* Effect.catch(kernel.reboot(command), (error) => kmsg.write("crit", `error ${error.message}`))
+    return yield* Effect.never
+  })
+
+// The kernel panics when PID 1 ends. It ends by an exception that nobody
+// catches, by an event loop with nothing left to wait for, or by exit().
+const refuseToDie = (kmsg: KmsgShape, kernel: Kernel["Service"]): void => {
+  const tell = (what: string) => (error: unknown) =>
+    kmsg.writeUnsafe("crit", `error init: ${what}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
+  process.on("uncaughtException", tell("uncaught exception"))
+  process.on("unhandledRejection", tell("unhandled rejection"))
+  process.on("exit", (code) => {
+    kmsg.writeUnsafe("crit", `error init: was about to exit with code ${code}: rebooting`)
+    Effect.runSync(Effect.ignore(kernel.reboot("RESTART")))
+  })
+  setInterval(() => {}, 2 ** 31 - 1)
+}

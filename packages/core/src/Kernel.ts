@@ -1,0 +1,178 @@
+/**
+ * The only door between kiOS and the kernel: every mount, module, process and
+ * file operation of a stage goes through this service, so that a stage can be
+ * run against an in-memory machine (`@kios/core/testing/TestMachine`) as it is
+ * run against Linux (`@kios/core/linux/LinuxKernel`).
+ */
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { KernelError } from "./KernelError.ts"
+
+/** Flags of mount(2), spelled as its manual page does. */
+export type MountFlag =
+  | "MS_RDONLY"
+  | "MS_NOSUID"
+  | "MS_NODEV"
+  | "MS_NOEXEC"
+  | "MS_NOATIME"
+  | "MS_RELATIME"
+  | "MS_REMOUNT"
+  | "MS_BIND"
+  | "MS_REC"
+  | "MS_MOVE"
+  | "MS_PRIVATE"
+  | "MS_SLAVE"
+  | "MS_SHARED"
+  | "MS_UNBINDABLE"
+
+/** Flags of umount2(2). */
+export type UmountFlag = "MNT_FORCE" | "MNT_DETACH" | "MNT_EXPIRE" | "UMOUNT_NOFOLLOW"
+
+/** One call of mount(2). `source` and `fstype` are `"none"` where the call ignores them. */
+export interface MountCall {
+  readonly source: string
+  readonly target: string
+  readonly fstype: string
+  readonly flags: ReadonlyArray<MountFlag>
+  /** The filesystem's own options, comma-separated (`mode=0755,size=64M`). */
+  readonly options?: string
+}
+
+/** Commands of reboot(2), without their `LINUX_REBOOT_CMD_` prefix. */
+export type RebootCommand = "RESTART" | "HALT" | "POWER_OFF" | "CAD_OFF" | "CAD_ON"
+
+/** Signals that kiOS sends or handles, as signal(7) spells them. */
+export type Signal = "SIGTERM" | "SIGKILL" | "SIGINT" | "SIGHUP" | "SIGQUIT" | "SIGABRT" | "SIGSTOP" | "SIGCONT" | "SIGUSR1" | "SIGUSR2" | "SIGPWR" | "SIGCHLD"
+
+/** How a process ended: it returned a code, or a signal ended it. */
+export type ExitStatus =
+  | { readonly _tag: "Exited"; readonly code: number }
+  | { readonly _tag: "Signaled"; readonly signal: string }
+
+/** The kinds of file that stat(2) tells apart. */
+export type FileKind = "file" | "directory" | "symlink" | "block" | "character" | "fifo" | "socket"
+
+/** What kiOS wants to know of a file; see stat(2). */
+export interface FileStat {
+  readonly kind: FileKind
+  /** Bytes. */
+  readonly size: number
+  /** Permission bits only (`0o755`). */
+  readonly mode: number
+}
+
+/** What to start, and where it lives from its first instruction. */
+export interface SpawnSpec {
+  /** Absolute path of the executable; there is no PATH search in PID 1. */
+  readonly command: string
+  readonly args: ReadonlyArray<string>
+  /** The whole environment of the process: nothing is inherited. */
+  readonly env: Readonly<Record<string, string>>
+  /** Directory of a cgroup v2 group that the process is born in. */
+  readonly cgroup?: string
+  /** /proc/PID/oom_score_adj, -1000 to 1000. */
+  readonly oomScoreAdj?: number
+  /** Called with every line the process writes to stdout or stderr, without its newline. Must not throw. */
+  readonly onLine?: (line: string) => void
+}
+
+/** A process that this init started. */
+export interface ChildProcess {
+  readonly pid: number
+  /** Waits for the end of the process; can be asked any number of times. */
+  readonly exit: Effect.Effect<ExitStatus>
+}
+
+/** A dead child of PID 1 that has not been waited for, as waitid(2) with WNOWAIT shows it. */
+export interface DeadChild {
+  readonly pid: number
+  /** Whether {@link Kernel.spawn} started it, so that its status belongs to a {@link ChildProcess}. */
+  readonly supervised: boolean
+}
+
+/** The operations behind {@link Kernel}. */
+export interface KernelShape {
+  /** mount(2). Runs off the event loop: a device may be slow. */
+  readonly mount: (call: MountCall) => Effect.Effect<void, KernelError>
+  /** umount2(2). Runs off the event loop. */
+  readonly umount: (target: string, flags?: ReadonlyArray<UmountFlag>) => Effect.Effect<void, KernelError>
+  /** chroot(2) of the whole process. */
+  readonly chroot: (path: string) => Effect.Effect<void, KernelError>
+  /** chdir(2) of the whole process. */
+  readonly chdir: (path: string) => Effect.Effect<void, KernelError>
+  /** finit_module(2) of a `.ko`, `.ko.xz` or `.ko.zst` file. Runs off the event loop. */
+  readonly loadModule: (path: string, parameters?: string) => Effect.Effect<void, KernelError>
+  /** sethostname(2). */
+  readonly setHostname: (name: string) => Effect.Effect<void, KernelError>
+  /** Sets IFF_UP on a network interface; see netdevice(7). */
+  readonly linkUp: (name: string) => Effect.Effect<void, KernelError>
+  /** sync(2). Runs off the event loop. */
+  readonly sync: Effect.Effect<void>
+  /** reboot(2). Only returns for `CAD_*` or on failure. */
+  readonly reboot: (command: RebootCommand) => Effect.Effect<void, KernelError>
+  /** Sets the soft and hard RLIMIT_NOFILE of this process, which its children inherit; see prlimit(2). */
+  readonly setOpenFilesLimit: (limit: number) => Effect.Effect<void, KernelError>
+
+  /** Starts a process; it leads a session of its own. */
+  readonly spawn: (spec: SpawnSpec) => Effect.Effect<ChildProcess, KernelError>
+  /** kill(2). */
+  readonly kill: (pid: number, signal: Signal) => Effect.Effect<void, KernelError>
+  /** The next dead child, left in place (waitid(2) P_ALL, WEXITED|WNOHANG|WNOWAIT); undefined when there is none. */
+  readonly peekDeadChild: Effect.Effect<DeadChild | undefined, KernelError>
+  /** Takes an orphan's status so that it stops being a zombie (waitpid(2), WNOHANG). */
+  readonly reap: (pid: number) => Effect.Effect<void, KernelError>
+  /** Lets `handler` run for each of the signals until the scope closes. */
+  readonly onSignal: (signals: ReadonlyArray<Signal>, handler: (signal: Signal) => void) => Effect.Effect<void, never, Scope.Scope>
+
+  /** The whole of a file as bytes. */
+  readonly readFile: (path: string) => Effect.Effect<Uint8Array, KernelError>
+  /** The whole of a file as UTF-8. */
+  readonly readText: (path: string) => Effect.Effect<string, KernelError>
+  /** `length` bytes from `position` on; fewer at the end of the file or device. */
+  readonly readAt: (path: string, position: number, length: number) => Effect.Effect<Uint8Array, KernelError>
+  /** Creates or truncates a file. The mode (default `0o644`) applies when it is created. */
+  readonly writeFile: (path: string, content: string | Uint8Array, mode?: number) => Effect.Effect<void, KernelError>
+  /** Writes once to a file that exists, as /proc, /sys and cgroup files want it: no truncation, no creation. */
+  readonly writeControl: (path: string, value: string) => Effect.Effect<void, KernelError>
+  /** Makes a directory and its parents (default mode `0o755`); one that exists is left as it is. */
+  readonly makeDirectory: (path: string, mode?: number) => Effect.Effect<void, KernelError>
+  /** Names in a directory, sorted. */
+  readonly readDirectory: (path: string) => Effect.Effect<ReadonlyArray<string>, KernelError>
+  /** lstat(2), or undefined when there is nothing at that path. */
+  readonly stat: (path: string) => Effect.Effect<FileStat | undefined, KernelError>
+  /** symlink(2). */
+  readonly symlink: (target: string, path: string) => Effect.Effect<void, KernelError>
+  /** readlink(2). */
+  readonly readLink: (path: string) => Effect.Effect<string, KernelError>
+  /** rename(2). */
+  readonly rename: (from: string, to: string) => Effect.Effect<void, KernelError>
+  /** unlink(2). */
+  readonly unlink: (path: string) => Effect.Effect<void, KernelError>
+
+  /** CLOCK_MONOTONIC in nanoseconds: on a machine that kiOS booted, the time since the kernel started. */
+  readonly monotonic: Effect.Effect<bigint>
+}
+
+/**
+ * The kernel, as a service.
+ *
+ * @example
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import { Kernel } from "@kios/core/Kernel"
+ *
+ * const mountTmp = Effect.gen(function* () {
+ *   const kernel = yield* Kernel
+ *   yield* kernel.makeDirectory("/tmp")
+ *   yield* kernel.mount({
+ *     source: "tmpfs",
+ *     target: "/tmp",
+ *     fstype: "tmpfs",
+ *     flags: ["MS_NOSUID", "MS_NODEV", "MS_NOEXEC"],
+ *     options: "mode=1777,size=64M",
+ *   })
+ * })
+ * ```
+ */
+export class Kernel extends Context.Service<Kernel, KernelShape>()("kios/Kernel") {}

@@ -1,0 +1,77 @@
+/**
+ * The one error of the {@link Kernel} door: a system call, its errno and what
+ * usually causes it.
+ */
+import * as Data from "effect/Data"
+
+/**
+ * A system call (or the file operation made of system calls) that failed.
+ *
+ * `errno` is the name that errno(3) gives it (`"EBUSY"`), `path` is what the
+ * call was about, `args` the other arguments that matter for a diagnosis.
+ *
+ * @example
+ * ```ts
+ * import { KernelError } from "@kios/core/KernelError"
+ *
+ * const error = new KernelError({ syscall: "mount", errno: "ENODEV", path: "/data", args: { fstype: "btrfs" } })
+ * console.log(error.message)
+ * // mount("/data", fstype=btrfs): ENODEV (the kernel knows no such filesystem: is its module loaded?)
+ * ```
+ */
+export class KernelError extends Data.TaggedError("KernelError")<{
+  readonly syscall: string
+  readonly errno: string
+  readonly path?: string
+  readonly args?: Readonly<Record<string, string | number>>
+}> {
+  override get message(): string {
+    const shown = [
+      ...(this.path === undefined ? [] : [JSON.stringify(this.path)]),
+      ...Object.entries(this.args ?? {}).map(([key, value]) => `${key}=${value}`),
+    ].join(", ")
+    const hint = this.hint
+    return `${this.syscall}(${shown}): ${this.errno}${hint === undefined ? "" : ` (${hint})`}`
+  }
+
+  /** What usually causes this errno from this call, in words; undefined when nothing useful can be said. */
+  get hint(): string | undefined {
+    return hints[`${this.syscall} ${this.errno}`] ?? hints[this.errno]
+  }
+}
+
+// Keys are "syscall ERRNO" or just "ERRNO"; from the ERRORS section of each
+// call's page in man-pages(2), worded as what to look at.
+const hints: Readonly<Record<string, string>> = {
+  "mount EBUSY": "the target is a mount point already, or the source is in use",
+  "mount EINVAL": "an option or flag that this filesystem does not know, a bad superblock, or a target that is no mount point",
+  "mount ENODEV": "the kernel knows no such filesystem: is its module loaded?",
+  "mount ENOENT": "the target directory or the source does not exist",
+  "mount ENOTBLK": "the source is not a block device",
+  "mount EPERM": "CAP_SYS_ADMIN is missing, or the mount is locked by another user namespace",
+  "mount EROFS": "the device is read-only and the mount was not asked to be",
+  "umount2 EBUSY": "something holds the mount: an open file, a working directory, or a mount below it",
+  "umount2 EINVAL": "the target is not a mount point",
+  "finit_module EEXIST": "the module is loaded already",
+  "finit_module EKEYREJECTED": "the kernel only takes modules signed by a key that it knows (module.sig_enforce)",
+  "finit_module ENOENT": "the module needs a symbol that no loaded module exports: load what it depends on first",
+  "finit_module ENOEXEC": "not a module for this kernel: built for another version, or damaged",
+  "finit_module ENODEV": "the device that this module drives is not present",
+  "finit_module EOPNOTSUPP": "this kernel cannot decompress modules (CONFIG_MODULE_DECOMPRESS)",
+  "finit_module EPERM": "CAP_SYS_MODULE is missing, or kernel.modules_disabled is set",
+  "spawn ENOENT": "no such executable, or the loader that it names is missing",
+  "spawn EACCES": "the file is not executable, or its mount is noexec",
+  "spawn ENOEXEC": "not an executable for this machine",
+  "write EINVAL": "the kernel refused the value",
+  "write ENOENT": "no such file: is the filesystem mounted and the feature built in?",
+  "chroot EPERM": "CAP_SYS_CHROOT is missing",
+  "sethostname EPERM": "CAP_SYS_ADMIN is missing",
+  "reboot EPERM": "CAP_SYS_BOOT is missing",
+  EACCES: "permission denied",
+  EMFILE: "this process has too many open files: raise RLIMIT_NOFILE",
+  ENFILE: "the machine has too many open files: raise fs.file-max",
+  ENOMEM: "out of memory",
+  ENOSPC: "no space left on the filesystem",
+  EPERM: "a capability is missing",
+  EROFS: "the filesystem is read-only",
+}

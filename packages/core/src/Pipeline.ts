@@ -1,0 +1,202 @@
+/**
+ * Stages composed into a boot.
+ *
+ * The list is in an order that the types can check (each stage after what it
+ * needs); the schedule is the graph: at run time a stage starts the moment its
+ * own requirements are up, whatever its place in the list.
+ */
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
+import { BootReport } from "./BootReport.ts"
+import type * as Stage from "./Stage.ts"
+
+/** A stage was not up in time. */
+export class StageTimeout extends Data.TaggedError("StageTimeout")<{
+  readonly stage: string
+  readonly timeout: string
+}> {
+  override get message(): string {
+    return `stage "${this.stage}" was not up within ${this.timeout}`
+  }
+}
+
+/** A stage was not started because an optional stage that it needs is not up. */
+export class StageSkipped extends Data.TaggedError("StageSkipped")<{
+  readonly stage: string
+  readonly missing: ReadonlyArray<string>
+}> {
+  override get message(): string {
+    return `stage "${this.stage}" was skipped: ${this.missing.join(", ")} did not come up`
+  }
+}
+
+/** A required stage failed: the boot is over. `reason` is for people, `cause` for programs. */
+export class StageFailed extends Data.TaggedError("StageFailed")<{
+  readonly stage: string
+  readonly reason: string
+  readonly cause: unknown
+}> {
+  override get message(): string {
+    return `stage "${this.stage}" failed: ${this.reason}`
+  }
+}
+
+type Gives<S extends Stage.Any> = Stage.NameOf<S["provides"][number]>
+type Missing<S extends Stage.Any, Have> = Exclude<Stage.NameOf<S["requires"][number]>, Have>
+
+// Walks the list and replaces each stage that cannot stand where it is by a
+// sentence, which is what the compiler then prints. `Hard` are the services
+// that surely exist once boot gets there, `Soft` those that may have failed.
+type Check<
+  S extends ReadonlyArray<unknown>,
+  Hard = never,
+  Soft = never,
+  Out extends ReadonlyArray<unknown> = [],
+> = S extends readonly [infer H extends Stage.Any, ...infer T]
+  ? Check<
+      T,
+      H["criticality"] extends "required" ? Hard | Gives<H> : Hard,
+      Soft | Gives<H>,
+      [
+        ...Out,
+        [Missing<H, Soft>] extends [never]
+          ? [Gives<H> & Soft] extends [never]
+            ? [H["criticality"], [Missing<H, Hard>] extends [never] ? true : false] extends ["required", false]
+              ? `stage "${H["name"]}" is required but needs "${Missing<H, Hard>}", which only an optional stage provides`
+              : H
+            : `stage "${H["name"]}" provides "${Gives<H> & Soft & string}", which an earlier stage already provides`
+          : `stage "${H["name"]}" needs "${Missing<H, Soft>}", which no earlier stage provides`,
+      ]
+    >
+  : Out
+
+type Required<S> = S extends Stage.Any ? (S extends { readonly criticality: "required" } ? S : never) : never
+
+type Environment<S extends Stage.Any> = S extends { readonly env?: infer Env } ? Exclude<Env, undefined> : never
+
+/** Stages that were checked to fit. */
+export interface Pipeline<in Provides, out R> {
+  readonly stages: ReadonlyArray<Stage.Any>
+  /**
+   * The boot: building this layer runs the stages, its scope is the life of
+   * the node. Fails with the first required stage that fails, after the others
+   * were interrupted and what they acquired was released.
+   */
+  readonly layer: Layer.Layer<Provides, StageFailed, R | BootReport>
+}
+
+/**
+ * Composes stages. A stage that needs what no earlier stage provides, provides
+ * what one provides already, or is required but rests on an optional one, is a
+ * compile error whose message names the stage and the service.
+ *
+ * @example
+ * ```ts
+ * import * as Context from "effect/Context"
+ * import * as Layer from "effect/Layer"
+ * import * as Pipeline from "@kios/core/Pipeline"
+ * import * as Stage from "@kios/core/Stage"
+ *
+ * class Disk extends Context.Service<Disk, { readonly path: string }>()("example/Disk") {}
+ *
+ * const disk = Stage.make({
+ *   name: "disk",
+ *   description: "find the disk",
+ *   provides: [Disk],
+ *   layer: Layer.succeed(Disk, { path: "/dev/vda" }),
+ * })
+ * const report = Stage.make({
+ *   name: "report",
+ *   description: "say which disk it is",
+ *   requires: [Disk],
+ *   layer: Layer.effectDiscard(Disk.use((found) => Effect.log(found.path))),
+ * })
+ *
+ * const boot = Pipeline.make([disk, report]) // [report, disk] does not compile
+ * ```
+ */
+export const make = <const S extends ReadonlyArray<unknown>>(
+  // `unknown`, not `Stage.Any`: that would widen stages written in place.
+  stages: S & Check<S>,
+): Pipeline<
+  Stage.ServiceOf<Required<S[number]>["provides"][number]>,
+  S[number] extends Stage.Any ? Environment<S[number]> : never
+> => {
+  const list = stages as unknown as ReadonlyArray<Stage.Any>
+  return { stages: list, layer: wire(list) as never }
+}
+
+// oxlint-disable-next-line typescript/no-explicit-any -- wired by name; the types were checked by make
+type AnyLayer = Layer.Layer<any, any, any>
+
+const wire = (stages: ReadonlyArray<Stage.Any>): AnyLayer => {
+  const providers = new Map<string, AnyLayer>()
+  const all: Array<AnyLayer> = []
+  for (const stage of stages) {
+    const needs = new Set<AnyLayer>()
+    for (const key of stage.requires) {
+      const provider = providers.get(key.key)
+      if (provider === undefined) throw new Error(`stage "${stage.name}" needs "${key.key}", which no earlier stage provides`)
+      needs.add(provider)
+    }
+    const layer =
+      needs.size === 0 ? observed(stage) : Layer.provide(observed(stage), [...needs] as unknown as [AnyLayer, ...Array<AnyLayer>])
+    all.push(layer)
+    // The same reference wherever it is needed, so that it is built once.
+    for (const key of stage.provides) providers.set(key.key, layer)
+  }
+  return Layer.mergeAll(...(all as [AnyLayer, ...Array<AnyLayer>]))
+}
+
+/** The stage's own layer with its skip, timeout, retry, report and failure policy around it. */
+const observed = (stage: Stage.Any): AnyLayer =>
+  // oxlint-disable-next-line typescript/no-explicit-any -- see AnyLayer
+  Layer.fromBuildMemo<any, any, any>((memoMap, scope) =>
+    Effect.gen(function* () {
+      const report = yield* BootReport
+      const have = yield* Effect.context<never>()
+      // An optional stage that failed leaves its services out of the context.
+      const missing = stage.requires.map((key) => key.key).filter((key) => !have.mapUnsafe.has(key))
+      if (missing.length > 0) {
+        const skipped = new StageSkipped({ stage: stage.name, missing })
+        yield* report.stageSkipped(stage.name, skipped.message)
+        return yield* skipped
+      }
+      yield* report.stageStarted(stage.name)
+      const timeout = Duration.fromInputUnsafe(stage.timeout)
+      const once = Layer.buildWithMemoMap(stage.layer, memoMap, scope)
+      const attempts = stage.retry === undefined ? once : Effect.retry(once, stage.retry as Schedule.Schedule<unknown>)
+      return yield* attempts.pipe(
+        Effect.timeoutOrElse({
+          duration: timeout,
+          orElse: () => Effect.fail(new StageTimeout({ stage: stage.name, timeout: Duration.format(timeout) })),
+        }),
+        Effect.annotateLogs("stage", stage.name),
+        Effect.tap(() => report.stageUp(stage.name)),
+        Effect.tapCause((cause) =>
+          Cause.hasInterruptsOnly(cause)
+            ? report.stageInterrupted(stage.name)
+            : report.stageFailed(stage.name, describe(cause), stage.criticality),
+        ),
+      )
+    }).pipe(
+      Effect.catchCause((cause) => {
+        if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
+        return stage.criticality === "optional"
+          ? Effect.succeed(Context.empty() as Context.Context<any>)
+          : Effect.fail(new StageFailed({ stage: stage.name, reason: describe(cause), cause: Cause.squash(cause) }))
+      }),
+    ),
+  )
+
+/** What went wrong, in one line. */
+const describe = (cause: Cause.Cause<unknown>): string => {
+  const error = Cause.squash(cause)
+  const text = error instanceof Error ? error.message || error.name : String(error)
+  return text.replaceAll(/\s*\n\s*/gu, "; ")
+}

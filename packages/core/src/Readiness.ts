@@ -1,0 +1,49 @@
+/**
+ * How a process is asked whether it is ready, instead of being given time.
+ */
+import * as Effect from "effect/Effect"
+
+/** A question that succeeds when the process is ready and otherwise waits; it never fails. */
+export interface Readiness {
+  /** What is asked, for people: `GET http://127.0.0.1:10248/healthz`. */
+  readonly description: string
+  readonly await: Effect.Effect<void>
+}
+
+/** Ready as soon as it runs. */
+export const immediate: Readiness = { description: "process started", await: Effect.void }
+
+/** Any Effect that succeeds once the process is ready. */
+export const make = (description: string, await_: Effect.Effect<void>): Readiness => ({ description, await: await_ })
+
+/**
+ * Ready when an HTTP server on this machine answers with 200.
+ *
+ * Asks again 50 ms after each refusal; a single question takes at most
+ * `attemptTimeout` milliseconds (default 2000).
+ *
+ * @example
+ * ```ts
+ * import * as Readiness from "@kios/core/Readiness"
+ *
+ * const healthz = Readiness.httpOk("http://127.0.0.1:10248/healthz")
+ * ```
+ */
+export const httpOk = (url: string, attemptTimeout = 2000): Readiness => ({
+  description: `GET ${url}`,
+  await: Effect.callback<boolean>((resume) => {
+    // Loaded when first needed: in init's snapshot no network module may be open.
+    const http = process.getBuiltinModule("node:http")
+    const request = http.get(url, { timeout: attemptTimeout, agent: false }, (response) => {
+      response.resume()
+      resume(Effect.succeed(response.statusCode === 200))
+    })
+    request.on("timeout", () => request.destroy())
+    request.on("error", () => resume(Effect.succeed(false)))
+    return Effect.sync(() => request.destroy())
+  }).pipe(
+    Effect.flatMap((ok) => (ok ? Effect.succeed(true) : Effect.as(Effect.sleep("50 millis"), false))),
+    Effect.repeat({ until: (ok: boolean) => ok }),
+    Effect.asVoid,
+  ),
+})

@@ -1,0 +1,42 @@
+/**
+ * How long a supervised process waits before it is started again.
+ */
+import * as Duration from "effect/Duration"
+
+/**
+ * Exponential back-off with jitter and a cap. A process is always started
+ * again: a node that gives up on its runtime is a dead node.
+ */
+export interface RestartPolicy {
+  /** Delay after the first death. */
+  readonly initial: Duration.Input
+  /** No delay is longer than this (before jitter). */
+  readonly maximum: Duration.Input
+  /** A process that was up for this long has its deaths forgotten. */
+  readonly stableAfter: Duration.Input
+}
+
+/** 100 ms, doubled up to 30 s, forgotten after a minute of being up. */
+export const standard: RestartPolicy = { initial: "100 millis", maximum: "30 seconds", stableAfter: "1 minute" }
+
+/**
+ * The delay before start number `deaths` + 1.
+ *
+ * @param deaths how many times in a row the process died, 1 or more
+ * @param random 0 to 1; jitter is 80 % to 120 %, so that processes that died together do not start together
+ *
+ * @example
+ * ```ts
+ * import * as Duration from "effect/Duration"
+ * import * as RestartPolicy from "@kios/core/RestartPolicy"
+ *
+ * const third = Duration.toMillis(RestartPolicy.delay(RestartPolicy.standard, 3, 0.5)) // 400
+ * ```
+ */
+export const delay = (policy: RestartPolicy, deaths: number, random: number): Duration.Duration => {
+  const initial = Duration.toMillis(Duration.fromInputUnsafe(policy.initial))
+  const maximum = Duration.toMillis(Duration.fromInputUnsafe(policy.maximum))
+  // 2 ** 1023 is the last finite one; the cap is reached long before.
+  const doubled = initial * 2 ** Math.min(deaths - 1, 64)
+  return Duration.millis(Math.min(doubled, maximum) * (0.8 + 0.4 * random))
+}

@@ -1,0 +1,129 @@
+/**
+ * A stage: one named, typed unit of init.
+ *
+ * A stage says which services it needs (`requires`) and which it brings up
+ * (`provides`); how it does so is an Effect `Layer`. Because both are in its
+ * type, a pipeline in which something is missing does not compile, and because
+ * both are values, a pipeline can be printed without being run.
+ */
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import type * as Layer from "effect/Layer"
+import type * as Schedule from "effect/Schedule"
+import type { BootReport } from "./BootReport.ts"
+import type { Kernel } from "./Kernel.ts"
+import type { Supervisor } from "./Supervisor.ts"
+
+/** What every stage may use without asking for it. */
+export type Platform = Kernel | BootReport | Supervisor
+
+/**
+ * What a stage's failure means. `required`: the boot has failed. `optional`:
+ * the stages that need it are skipped and the boot goes on.
+ */
+export type Criticality = "required" | "optional"
+
+// oxlint-disable-next-line typescript/no-explicit-any -- a key of any service
+export type ServiceKey = Context.Key<any, any>
+
+/** The service that a key stands for. */
+export type ServiceOf<K> = K extends Context.Key<infer I, infer _S> ? I : never
+
+/** The literal names of keys. */
+export type NameOf<K> = K extends { readonly key: infer S extends string } ? S : never
+
+// `string` would satisfy every check that the pipeline makes by name.
+type Literal<K> = string extends NameOf<K> ? "declare the service as a class: its key must be a literal type" : unknown
+
+type Undeclared<R> = [R] extends [never]
+  ? unknown
+  : { readonly "the layer uses a service that the stage's requires does not list": R }
+
+/** A stage, as {@link make} returns it. */
+export interface Stage<
+  out Name extends string,
+  out Provides extends ServiceKey,
+  out E,
+  out Requires extends ServiceKey,
+  out C extends Criticality,
+  out Env,
+> {
+  readonly name: Name
+  readonly provides: ReadonlyArray<Provides>
+  readonly requires: ReadonlyArray<Requires>
+  readonly criticality: C
+  /** How long the stage may take to come up, all attempts together. */
+  readonly timeout: Duration.Input
+  /** When to try again after a failure; undefined: never. */
+  readonly retry: Schedule.Schedule<unknown> | undefined
+  /** One line for people: what the stage does. */
+  readonly description: string
+  readonly layer: Layer.Layer<ServiceOf<Provides>, E, ServiceOf<Requires> | Env>
+  readonly env?: Env
+}
+
+/** Any stage, where its types do not matter. */
+// oxlint-disable-next-line typescript/no-explicit-any -- error and environment of any stage
+export type Any = Stage<string, ServiceKey, any, ServiceKey, Criticality, any>
+
+/**
+ * Makes a stage.
+ *
+ * `timeout` defaults to 30 seconds, `criticality` to `required`. The layer may
+ * use the services in `requires` and the {@link Platform}; using another one,
+ * or providing less than `provides` says, is a compile error at the `layer`.
+ * Resources that the layer acquires are released at shutdown, after those of
+ * every stage that needs this one.
+ *
+ * @example
+ * ```ts
+ * import * as Context from "effect/Context"
+ * import * as Effect from "effect/Effect"
+ * import * as Layer from "effect/Layer"
+ * import { Kernel } from "@kios/core/Kernel"
+ * import * as Stage from "@kios/core/Stage"
+ *
+ * class Swapless extends Context.Service<Swapless, { readonly swappiness: number }>()("example/Swapless") {}
+ *
+ * const swapless = Stage.make({
+ *   name: "swapless",
+ *   description: "tell the kernel to avoid swapping",
+ *   provides: [Swapless],
+ *   layer: Layer.effect(
+ *     Swapless,
+ *     Effect.gen(function* () {
+ *       const kernel = yield* Kernel
+ *       yield* kernel.writeControl("/proc/sys/vm/swappiness", "0")
+ *       return { swappiness: 0 }
+ *     }),
+ *   ),
+ * })
+ * ```
+ */
+export const make = <
+  const Name extends string,
+  Provides extends ServiceKey = never,
+  E = never,
+  RIn = never,
+  Requires extends ServiceKey = never,
+  const C extends Criticality = "required",
+>(options: {
+  readonly name: Name
+  readonly description: string
+  readonly provides?: ReadonlyArray<Provides & Literal<Provides>>
+  readonly requires?: ReadonlyArray<Requires & Literal<Requires>>
+  readonly criticality?: C
+  readonly timeout?: Duration.Input
+  readonly retry?: Schedule.Schedule<unknown>
+  readonly layer: Layer.Layer<NoInfer<ServiceOf<Provides>>, E, RIn> &
+    Undeclared<Exclude<RIn, ServiceOf<Requires> | Platform>>
+}): Stage<Name, Provides, E, Requires, C, Extract<RIn, Platform>> => ({
+  name: options.name,
+  description: options.description,
+  provides: options.provides ?? [],
+  requires: options.requires ?? [],
+  criticality: options.criticality ?? ("required" as C),
+  timeout: options.timeout ?? "30 seconds",
+  retry: options.retry,
+  layer: options.layer as never,
+})

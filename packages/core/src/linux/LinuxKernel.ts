@@ -1,0 +1,160 @@
+/**
+ * The live {@link Kernel}: libc by koffi for what Node has no call for,
+ * `node:fs` and `node:child_process` for the rest.
+ *
+ * Calls that can wait for a device (mount, umount, loading a module, sync) run
+ * on libuv's pool, so that PID 1's loop keeps turning. Everything else touches
+ * memory only and is called in place, which is cheaper than a thread's hop.
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as fs from "node:fs"
+import { Kernel, type KernelShape, type Signal } from "../Kernel.ts"
+import { KernelError } from "../KernelError.ts"
+import * as abi from "./abi.ts"
+import * as files from "./files.ts"
+import * as libc from "./libc.ts"
+import * as processes from "./processes.ts"
+
+export interface LinuxKernelOptions {
+  /** Absolute path of `koffi.node`. Without it the npm package `koffi` is used, as on a developer's machine. */
+  readonly koffiPath?: string
+}
+
+const flagBits = <F extends string>(table: Readonly<Record<F, number>>, flags: ReadonlyArray<F>): number =>
+  flags.reduce((bits, flag) => bits | table[flag], 0)
+
+const cString = (text: string): Uint8Array => Buffer.from(`${text}\0`)
+
+type ErrorAbout = Omit<ConstructorParameters<typeof KernelError>[0], "syscall" | "errno">
+
+/** Makes the operations; {@link layer} is what programs use. */
+export const make = (options: LinuxKernelOptions = {}): KernelShape => {
+  const c = libc.make(options)
+
+  const inPlace = (about: ErrorAbout, name: libc.LibcFunction, ...args: Parameters<libc.Libc["call"]> extends [unknown, ...infer A] ? A : never) =>
+    Effect.suspend(() => {
+      const result = c.call(name, ...args)
+      return result.value === -1
+        ? Effect.fail(new KernelError({ syscall: name, errno: result.errno, ...about }))
+        : Effect.succeed(result.value)
+    })
+
+  const offLoop = (
+    about: ErrorAbout & { readonly syscall?: string },
+    name: libc.LibcFunction,
+    args: Parameters<libc.Libc["callAsync"]>[1],
+  ) =>
+    Effect.callback<void, KernelError>((resume) => {
+      c.callAsync(name, args, (result) =>
+        resume(
+          result.value === -1 ? Effect.fail(new KernelError({ syscall: name, errno: result.errno, ...about })) : Effect.void,
+        ),
+      )
+    })
+
+  const linkUp: KernelShape["linkUp"] = (name) =>
+    Effect.suspend(() => {
+      const socket = c.call("socket", abi.AF_INET, abi.SOCK_DGRAM | abi.SOCK_CLOEXEC, 0)
+      if (socket.value === -1) return Effect.fail(new KernelError({ syscall: "socket", errno: socket.errno }))
+      const request = Buffer.alloc(abi.IFREQ_BYTES)
+      request.write(name.slice(0, abi.IFNAMSIZ - 1), "latin1")
+      let result = c.call("ioctl", socket.value, abi.SIOCGIFFLAGS, request)
+      if (result.value !== -1) {
+        request.writeInt16LE(request.readInt16LE(abi.IFNAMSIZ) | abi.IFF_UP, abi.IFNAMSIZ)
+        result = c.call("ioctl", socket.value, abi.SIOCSIFFLAGS, request)
+      }
+      c.call("close", socket.value)
+      return result.value === -1
+        ? Effect.fail(new KernelError({ syscall: "ioctl", errno: result.errno, path: name, args: { request: "SIOCSIFFLAGS" } }))
+        : Effect.void
+    })
+
+  const loadModule: KernelShape["loadModule"] = (path, parameters = "") =>
+    Effect.suspend(() => {
+      const machine = process.arch
+      if (!abi.isMachine(machine)) return Effect.fail(new KernelError({ syscall: "finit_module", errno: "ENOSYS", path, args: { machine } }))
+      let fd: number
+      try {
+        fd = fs.openSync(path, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW)
+      } catch (cause) {
+        return Effect.fail(files.toKernelError("open", path, cause))
+      }
+      const flags = path.endsWith(".ko") ? 0 : abi.MODULE_INIT_COMPRESSED_FILE
+      return offLoop({ syscall: "finit_module", path, ...(parameters === "" ? {} : { args: { parameters } }) }, "syscall", [
+        abi.syscallNumbers[machine].finit_module,
+        fd,
+        parameters,
+        flags,
+      ]).pipe(Effect.ensuring(Effect.sync(() => fs.closeSync(fd))))
+    })
+
+  const children = processes.make({
+    waitid: () => {
+      const info = Buffer.alloc(abi.SIGINFO_BYTES)
+      const result = c.call("waitid", abi.P_ALL, 0, info, abi.WEXITED | abi.WNOHANG | abi.WNOWAIT)
+      return result.value === -1 ? { errno: result.errno, pid: 0 } : { errno: "", pid: info.readInt32LE(abi.SIGINFO_PID_OFFSET) }
+    },
+    waitpid: (pid) => c.call("waitpid", pid, null, abi.WNOHANG),
+  })
+
+  return Kernel.of({
+    mount: (call) =>
+      offLoop({ path: call.target, args: { source: call.source, fstype: call.fstype, flags: call.flags.join("|") || "0", ...(call.options === undefined ? {} : { options: call.options }) } }, "mount", [
+        call.source,
+        call.target,
+        call.fstype,
+        flagBits(abi.mountFlags, call.flags),
+        call.options ?? null,
+      ]),
+    umount: (target, flags = []) => offLoop({ path: target, args: { flags: flags.join("|") || "0" } }, "umount2", [target, flagBits(abi.umountFlags, flags)]),
+    chroot: (path) => Effect.asVoid(inPlace({ path }, "chroot", path)),
+    chdir: (path) => files.attempt("chdir", path, () => process.chdir(path)),
+    loadModule,
+    setHostname: (name) => Effect.asVoid(inPlace({ path: name }, "sethostname", cString(name), Buffer.byteLength(name))),
+    linkUp,
+    sync: Effect.ignore(offLoop({}, "sync", [])),
+    reboot: (command) => Effect.asVoid(inPlace({ args: { command } }, "reboot", abi.rebootCommands[command])),
+    setOpenFilesLimit: (limit) =>
+      Effect.suspend(() => {
+        const both = Buffer.alloc(16)
+        both.writeBigUInt64LE(BigInt(limit), 0)
+        both.writeBigUInt64LE(BigInt(limit), 8)
+        return Effect.asVoid(inPlace({ args: { resource: "RLIMIT_NOFILE", limit } }, "setrlimit", abi.RLIMIT_NOFILE, both))
+      }),
+    ...children,
+    onSignal: (signals, handler) =>
+      Effect.acquireRelease(
+        Effect.sync(() =>
+          signals.map((signal) => {
+            const listener = () => handler(signal)
+            process.on(signal as NodeJS.Signals, listener)
+            return [signal, listener] as const
+          }),
+        ),
+        (listeners: ReadonlyArray<readonly [Signal, () => void]>) =>
+          Effect.sync(() => {
+            for (const [signal, listener] of listeners) process.off(signal, listener)
+          }),
+      ).pipe(Effect.asVoid),
+    ...files.operations,
+    monotonic: Effect.sync(() => process.hrtime.bigint()),
+  })
+}
+
+/**
+ * The live kernel. Nothing native is touched before the first call.
+ *
+ * @example
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import { Kernel } from "@kios/core/Kernel"
+ * import * as LinuxKernel from "@kios/core/linux/LinuxKernel"
+ *
+ * const program = Effect.gen(function* () {
+ *   const kernel = yield* Kernel
+ *   return yield* kernel.readText("/proc/version")
+ * }).pipe(Effect.provide(LinuxKernel.layer()))
+ * ```
+ */
+export const layer = (options: LinuxKernelOptions = {}): Layer.Layer<Kernel> => Layer.sync(Kernel, () => make(options))

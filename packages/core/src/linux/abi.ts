@@ -1,0 +1,78 @@
+/**
+ * The numbers behind the names: what Linux's headers say on x86_64 and arm64.
+ * Flags are the same on both; system call numbers differ.
+ */
+import type { MountFlag, RebootCommand, UmountFlag } from "../Kernel.ts"
+
+/** include/uapi/linux/mount.h */
+export const mountFlags: Readonly<Record<MountFlag, number>> = {
+  MS_RDONLY: 1,
+  MS_NOSUID: 2,
+  MS_NODEV: 4,
+  MS_NOEXEC: 8,
+  MS_REMOUNT: 32,
+  MS_NOATIME: 1024,
+  MS_BIND: 4096,
+  MS_MOVE: 8192,
+  MS_REC: 16384,
+  MS_UNBINDABLE: 1 << 17,
+  MS_PRIVATE: 1 << 18,
+  MS_SLAVE: 1 << 19,
+  MS_SHARED: 1 << 20,
+  MS_RELATIME: 1 << 21,
+}
+
+/** include/linux/fs.h, umount2(2) */
+export const umountFlags: Readonly<Record<UmountFlag, number>> = {
+  MNT_FORCE: 1,
+  MNT_DETACH: 2,
+  MNT_EXPIRE: 4,
+  UMOUNT_NOFOLLOW: 8,
+}
+
+/** include/uapi/linux/reboot.h; as signed ints, which is what reboot(3) takes. */
+export const rebootCommands: Readonly<Record<RebootCommand, number>> = {
+  RESTART: 0x01234567,
+  HALT: 0xcdef0123 | 0,
+  POWER_OFF: 0x4321fedc,
+  CAD_ON: 0x89abcdef | 0,
+  CAD_OFF: 0,
+}
+
+/** System calls that glibc has no wrapper for, by machine. */
+export const syscallNumbers = {
+  x64: { finit_module: 313 },
+  arm64: { finit_module: 273 },
+} as const
+
+/** The machines that kiOS runs on, as `process.arch` names them. */
+export type Machine = keyof typeof syscallNumbers
+
+export const isMachine = (arch: string): arch is Machine => Object.hasOwn(syscallNumbers, arch)
+
+/** finit_module(2): the file is compressed and the kernel is to decompress it (since Linux 5.17). */
+export const MODULE_INIT_COMPRESSED_FILE = 4
+
+/** waitid(2) */
+export const P_ALL = 0
+export const WNOHANG = 1
+export const WEXITED = 4
+export const WNOWAIT = 0x01000000
+/** siginfo_t: size, and the offset of si_pid for SIGCHLD; the same on both machines. */
+export const SIGINFO_BYTES = 128
+export const SIGINFO_PID_OFFSET = 16
+
+/** netdevice(7): struct ifreq is 40 bytes, its flags follow the 16 bytes of the name. */
+export const SIOCGIFFLAGS = 0x8913
+export const SIOCSIFFLAGS = 0x8914
+export const IFREQ_BYTES = 40
+export const IFNAMSIZ = 16
+export const IFF_UP = 1
+
+/** socket(2) */
+export const AF_INET = 2
+export const SOCK_DGRAM = 2
+export const SOCK_CLOEXEC = 0x80000
+
+/** getrlimit(2) */
+export const RLIMIT_NOFILE = 7

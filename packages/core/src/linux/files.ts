@@ -1,0 +1,74 @@
+/**
+ * The file operations of the live kernel, by `node:fs`.
+ */
+import * as Effect from "effect/Effect"
+import * as fs from "node:fs"
+import type { FileKind, KernelShape } from "../Kernel.ts"
+import { KernelError } from "../KernelError.ts"
+
+/** Turns what `node:fs` throws into the door's error. */
+export const toKernelError = (syscall: string, path: string, cause: unknown): KernelError => {
+  const error = cause as NodeJS.ErrnoException
+  return new KernelError({ syscall: error.syscall ?? syscall, errno: error.code ?? "EIO", path })
+}
+
+/** Runs a synchronous file operation; `syscall` is used where Node does not say which call failed. */
+export const attempt = <A>(syscall: string, path: string, run: () => A): Effect.Effect<A, KernelError> =>
+  Effect.try({ try: run, catch: (cause) => toKernelError(syscall, path, cause) })
+
+const kindOf = (stat: fs.Stats): FileKind =>
+  stat.isDirectory()
+    ? "directory"
+    : stat.isSymbolicLink()
+      ? "symlink"
+      : stat.isBlockDevice()
+        ? "block"
+        : stat.isCharacterDevice()
+          ? "character"
+          : stat.isFIFO()
+            ? "fifo"
+            : stat.isSocket()
+              ? "socket"
+              : "file"
+
+export const operations = {
+  readFile: (path) => attempt("read", path, () => fs.readFileSync(path)),
+  readText: (path) => attempt("read", path, () => fs.readFileSync(path, "utf8")),
+  readAt: (path, position, length) =>
+    attempt("read", path, () => {
+      const fd = fs.openSync(path, "r")
+      try {
+        const bytes = Buffer.alloc(length)
+        let read = 0
+        while (read < length) {
+          const n = fs.readSync(fd, bytes, read, length - read, position + read)
+          if (n === 0) break
+          read += n
+        }
+        return bytes.subarray(0, read)
+      } finally {
+        fs.closeSync(fd)
+      }
+    }),
+  writeFile: (path, content, mode = 0o644) => attempt("write", path, () => fs.writeFileSync(path, content, { mode })),
+  writeControl: (path, value) =>
+    attempt("write", path, () => {
+      const fd = fs.openSync(path, fs.constants.O_WRONLY)
+      try {
+        fs.writeSync(fd, value)
+      } finally {
+        fs.closeSync(fd)
+      }
+    }),
+  makeDirectory: (path, mode = 0o755) => attempt("mkdir", path, () => void fs.mkdirSync(path, { recursive: true, mode })),
+  readDirectory: (path) => attempt("readdir", path, () => fs.readdirSync(path).sort()),
+  stat: (path) =>
+    attempt("lstat", path, () => {
+      const stat = fs.lstatSync(path, { throwIfNoEntry: false })
+      return stat === undefined ? undefined : { kind: kindOf(stat), size: stat.size, mode: stat.mode & 0o7777 }
+    }),
+  symlink: (target, path) => attempt("symlink", path, () => fs.symlinkSync(target, path)),
+  readLink: (path) => attempt("readlink", path, () => fs.readlinkSync(path)),
+  rename: (from, to) => attempt("rename", from, () => fs.renameSync(from, to)),
+  unlink: (path) => attempt("unlink", path, () => fs.unlinkSync(path)),
+} satisfies Partial<KernelShape>
