@@ -74,7 +74,10 @@ export class BootReport extends Context.Service<BootReport, BootReportShape>()("
     Effect.gen(function* () {
       const kernel = yield* Kernel
       const kmsg = yield* Kmsg
-      const stages = new Map<string, { startMs: number; endMs: number | null; outcome: Outcome; reason?: string }>()
+      const stages = new Map<
+        string,
+        { startMs: number; endMs: number | null; outcome: Outcome; reason?: string }
+      >()
       const milestones: Array<MilestoneRecord> = []
       const seen = new Set<string>()
       const dirty = yield* Latch.make(false)
@@ -93,7 +96,8 @@ export class BootReport extends Context.Service<BootReport, BootReportShape>()("
           Effect.map(now, (startMs) => {
             stages.set(stage, { startMs, endMs: null, outcome: "running" })
           }),
-        stageUp: (stage) => Effect.flatMap(end(stage, "up"), (ms) => kmsg.write("notice", `stage ${stage} up ms=${ms}`)),
+        stageUp: (stage) =>
+          Effect.flatMap(end(stage, "up"), (ms) => kmsg.write("notice", `stage ${stage} up ms=${ms}`)),
         stageFailed: (stage, reason, criticality) =>
           Effect.flatMap(end(stage, "failed", reason), (ms) =>
             kmsg.write(

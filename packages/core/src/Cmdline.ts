@@ -16,7 +16,9 @@ const LogLevelName = Schema.Literals(["debug", "info", "warn", "error"])
 
 // A comma-separated list of names, as modules are spelled by modprobe(8).
 const ModuleList = Schema.String.check(
-  Schema.isPattern(/^[A-Za-z0-9_-]+(,[A-Za-z0-9_-]+)*$/u, { message: "expected module names separated by commas" }),
+  Schema.isPattern(/^[A-Za-z0-9_-]+(,[A-Za-z0-9_-]+)*$/u, {
+    message: "expected module names separated by commas",
+  }),
 )
 
 const Hostname = Schema.String.check(

@@ -84,12 +84,9 @@ const main = <Provides, R extends Stage.Platform>(options: InitOptions<Provides,
   refuseToDie(kmsg, kernel)
   for (const name of Object.keys(process.env)) delete process.env[name]
 
-  const platform = Layer.mergeAll(
-    Supervisor.layer,
-    BootReport.layer,
-    loggerLayer,
-    Reaper.layer,
-  ).pipe(Layer.provideMerge(Layer.mergeAll(Layer.succeed(Kernel, kernel), Layer.succeed(Kmsg, kmsg))))
+  const platform = Layer.mergeAll(Supervisor.layer, BootReport.layer, loggerLayer, Reaper.layer).pipe(
+    Layer.provideMerge(Layer.mergeAll(Layer.succeed(Kernel, kernel), Layer.succeed(Kmsg, kmsg))),
+  )
 
   Effect.runFork(
     life(options).pipe(
@@ -104,7 +101,9 @@ const main = <Provides, R extends Stage.Platform>(options: InitOptions<Provides,
   )
 }
 
-const life = Effect.fnUntraced(function* <Provides, R extends Stage.Platform>(options: InitOptions<Provides, R>) {
+const life = Effect.fnUntraced(function* <Provides, R extends Stage.Platform>(
+  options: InitOptions<Provides, R>,
+) {
   const kernel = yield* Kernel
   const kmsg = yield* Kmsg
   const report = yield* BootReport
@@ -123,7 +122,10 @@ const life = Effect.fnUntraced(function* <Provides, R extends Stage.Platform>(op
   )
 
   const node = Effect.gen(function* () {
-    const services = yield* Layer.buildWithScope(options.pipeline.layer as Layer.Layer<Provides, StageFailed, Stage.Platform>, scope)
+    const services = yield* Layer.buildWithScope(
+      options.pipeline.layer as Layer.Layer<Provides, StageFailed, Stage.Platform>,
+      scope,
+    )
     yield* report.milestone("boot-complete")
     yield* Effect.forkIn(keepReport, scope)
     if (options.afterBoot !== undefined) {
@@ -150,7 +152,11 @@ const life = Effect.fnUntraced(function* <Provides, R extends Stage.Platform>(op
   yield* Scope.close(scope, Exit.void).pipe(
     Effect.timeoutOrElse({
       duration: RELEASE_DEADLINE,
-      orElse: () => kmsg.write("err", `error shutdown: stages were not released within ${RELEASE_DEADLINE}, going down without them`),
+      orElse: () =>
+        kmsg.write(
+          "err",
+          `error shutdown: stages were not released within ${RELEASE_DEADLINE}, going down without them`,
+        ),
     }),
   )
   yield* down(kernel, kmsg, Exit.isSuccess(outcome) ? outcome.value : "RESTART", failed)
@@ -175,13 +181,21 @@ const panicSeconds = (kernel: Kernel["Service"]): Effect.Effect<number> =>
   )
 
 /** sync(2), the wait that kernel.panic asks for after a failure, reboot(2). Does not return. */
-const down = (kernel: Kernel["Service"], kmsg: KmsgShape, command: RebootCommand, failed: boolean): Effect.Effect<never> =>
+const down = (
+  kernel: Kernel["Service"],
+  kmsg: KmsgShape,
+  command: RebootCommand,
+  failed: boolean,
+): Effect.Effect<never> =>
   Effect.gen(function* () {
     yield* kernel.sync.pipe(Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => Effect.void }))
     if (failed) {
       const seconds = yield* panicSeconds(kernel)
       if (seconds === 0) {
-        yield* kmsg.write("crit", "error boot failed and panic=0: staying here; reset the machine to try again")
+        yield* kmsg.write(
+          "crit",
+          "error boot failed and panic=0: staying here; reset the machine to try again",
+        )
         return yield* Effect.never
       }
       if (seconds > 0) {
@@ -197,7 +211,10 @@ const down = (kernel: Kernel["Service"], kmsg: KmsgShape, command: RebootCommand
 // catches, by an event loop with nothing left to wait for, or by exit().
 const refuseToDie = (kmsg: KmsgShape, kernel: Kernel["Service"]): void => {
   const tell = (what: string) => (error: unknown) =>
-    kmsg.writeUnsafe("crit", `error init: ${what}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
+    kmsg.writeUnsafe(
+      "crit",
+      `error init: ${what}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+    )
   process.on("uncaughtException", tell("uncaught exception"))
   process.on("unhandledRejection", tell("unhandled rejection"))
   process.on("exit", (code) => {

@@ -43,7 +43,19 @@ export interface MountCall {
 export type RebootCommand = "RESTART" | "HALT" | "POWER_OFF" | "CAD_OFF" | "CAD_ON"
 
 /** Signals that kiOS sends or handles, as signal(7) spells them. */
-export type Signal = "SIGTERM" | "SIGKILL" | "SIGINT" | "SIGHUP" | "SIGQUIT" | "SIGABRT" | "SIGSTOP" | "SIGCONT" | "SIGUSR1" | "SIGUSR2" | "SIGPWR" | "SIGCHLD"
+export type Signal =
+  | "SIGTERM"
+  | "SIGKILL"
+  | "SIGINT"
+  | "SIGHUP"
+  | "SIGQUIT"
+  | "SIGABRT"
+  | "SIGSTOP"
+  | "SIGCONT"
+  | "SIGUSR1"
+  | "SIGUSR2"
+  | "SIGPWR"
+  | "SIGCHLD"
 
 /** How a process ended: it returned a code, or a signal ended it. */
 export type ExitStatus =
@@ -75,6 +87,8 @@ export interface SpawnSpec {
   readonly oomScoreAdj?: number
   /** Called with every line the process writes to stdout or stderr, without its newline. Must not throw. */
   readonly onLine?: (line: string) => void
+  /** File that the output is appended to; beyond `maxBytes` it is renamed to `PATH.1` and begun again. */
+  readonly log?: { readonly path: string; readonly maxBytes: number }
 }
 
 /** A process that this init started. */
@@ -123,7 +137,10 @@ export interface KernelShape {
   /** Takes an orphan's status so that it stops being a zombie (waitpid(2), WNOHANG). */
   readonly reap: (pid: number) => Effect.Effect<void, KernelError>
   /** Lets `handler` run for each of the signals until the scope closes. */
-  readonly onSignal: (signals: ReadonlyArray<Signal>, handler: (signal: Signal) => void) => Effect.Effect<void, never, Scope.Scope>
+  readonly onSignal: (
+    signals: ReadonlyArray<Signal>,
+    handler: (signal: Signal) => void,
+  ) => Effect.Effect<void, never, Scope.Scope>
 
   /** The whole of a file as bytes. */
   readonly readFile: (path: string) => Effect.Effect<Uint8Array, KernelError>
@@ -132,7 +149,11 @@ export interface KernelShape {
   /** `length` bytes from `position` on; fewer at the end of the file or device. */
   readonly readAt: (path: string, position: number, length: number) => Effect.Effect<Uint8Array, KernelError>
   /** Creates or truncates a file. The mode (default `0o644`) applies when it is created. */
-  readonly writeFile: (path: string, content: string | Uint8Array, mode?: number) => Effect.Effect<void, KernelError>
+  readonly writeFile: (
+    path: string,
+    content: string | Uint8Array,
+    mode?: number,
+  ) => Effect.Effect<void, KernelError>
   /** Writes once to a file that exists, as /proc, /sys and cgroup files want it: no truncation, no creation. */
   readonly writeControl: (path: string, value: string) => Effect.Effect<void, KernelError>
   /** Makes a directory and its parents (default mode `0o755`); one that exists is left as it is. */

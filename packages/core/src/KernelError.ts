@@ -44,7 +44,8 @@ export class KernelError extends Data.TaggedError("KernelError")<{
 // call's page in man-pages(2), worded as what to look at.
 const hints: Readonly<Record<string, string>> = {
   "mount EBUSY": "the target is a mount point already, or the source is in use",
-  "mount EINVAL": "an option or flag that this filesystem does not know, a bad superblock, or a target that is no mount point",
+  "mount EINVAL":
+    "an option or flag that this filesystem does not know, a bad superblock, or a target that is no mount point",
   "mount ENODEV": "the kernel knows no such filesystem: is its module loaded?",
   "mount ENOENT": "the target directory or the source does not exist",
   "mount ENOTBLK": "the source is not a block device",
@@ -53,8 +54,10 @@ const hints: Readonly<Record<string, string>> = {
   "umount2 EBUSY": "something holds the mount: an open file, a working directory, or a mount below it",
   "umount2 EINVAL": "the target is not a mount point",
   "finit_module EEXIST": "the module is loaded already",
-  "finit_module EKEYREJECTED": "the kernel only takes modules signed by a key that it knows (module.sig_enforce)",
-  "finit_module ENOENT": "the module needs a symbol that no loaded module exports: load what it depends on first",
+  "finit_module EKEYREJECTED":
+    "the kernel only takes modules signed by a key that it knows (module.sig_enforce)",
+  "finit_module ENOENT":
+    "the module needs a symbol that no loaded module exports: load what it depends on first",
   "finit_module ENOEXEC": "not a module for this kernel: built for another version, or damaged",
   "finit_module ENODEV": "the device that this module drives is not present",
   "finit_module EOPNOTSUPP": "this kernel cannot decompress modules (CONFIG_MODULE_DECOMPRESS)",

@@ -16,7 +16,16 @@ import * as fs from "node:fs"
 /** Severities of syslog(3), by their names there. */
 export type Severity = "emerg" | "alert" | "crit" | "err" | "warning" | "notice" | "info" | "debug"
 
-const severities: Readonly<Record<Severity, number>> = { emerg: 0, alert: 1, crit: 2, err: 3, warning: 4, notice: 5, info: 6, debug: 7 }
+const severities: Readonly<Record<Severity, number>> = {
+  emerg: 0,
+  alert: 1,
+  crit: 2,
+  err: 3,
+  warning: 4,
+  notice: 5,
+  info: 6,
+  debug: 7,
+}
 
 const severityOf: Readonly<Record<LogLevel.LogLevel, Severity>> = {
   Fatal: "crit",
@@ -102,13 +111,18 @@ export const loggerLayer: Layer.Layer<never, never, Kmsg> = Layer.unwrap(
         Logger.make<unknown, void>(({ cause, fiber, logLevel, message }) => {
           const annotations = Object.entries(fiber.getRef(References.CurrentLogAnnotations))
           const text = [
-            ...annotations.filter(([key]) => key === "stage" || key === "process").map(([, value]) => `${String(value)}:`),
+            ...annotations
+              .filter(([key]) => key === "stage" || key === "process")
+              .map(([, value]) => `${String(value)}:`),
             ...[message].flat().map((part) => (typeof part === "string" ? part : Formatter.format(part))),
-            ...annotations.filter(([key]) => key !== "stage" && key !== "process").map(([key, value]) => `${key}=${Formatter.format(value)}`),
+            ...annotations
+              .filter(([key]) => key !== "stage" && key !== "process")
+              .map(([key, value]) => `${key}=${Formatter.format(value)}`),
             ...(cause.reasons.length > 0 ? [Cause.pretty(cause)] : []),
           ].join(" ")
           const severity = severityOf[logLevel]
-          const label = severity === "err" || severity === "crit" ? "error " : severity === "warning" ? "warn " : ""
+          const label =
+            severity === "err" || severity === "crit" ? "error " : severity === "warning" ? "warn " : ""
           kmsg.writeUnsafe(severity, label + text)
         }),
       ]),

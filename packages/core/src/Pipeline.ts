@@ -66,7 +66,10 @@ type Check<
         ...Out,
         [Missing<H, Soft>] extends [never]
           ? [Gives<H> & Soft] extends [never]
-            ? [H["criticality"], [Missing<H, Hard>] extends [never] ? true : false] extends ["required", false]
+            ? [H["criticality"], [Missing<H, Hard>] extends [never] ? true : false] extends [
+                "required",
+                false,
+              ]
               ? `stage "${H["name"]}" is required but needs "${Missing<H, Hard>}", which only an optional stage provides`
               : H
             : `stage "${H["name"]}" provides "${Gives<H> & Soft & string}", which an earlier stage already provides`
@@ -77,7 +80,9 @@ type Check<
 
 type Required<S> = S extends Stage.Any ? (S extends { readonly criticality: "required" } ? S : never) : never
 
-type Environment<S extends Stage.Any> = S extends { readonly env?: infer Env } ? Exclude<Env, undefined> : never
+type Environment<S extends Stage.Any> = S extends { readonly env?: infer Env }
+  ? Exclude<Env, undefined>
+  : never
 
 /** Stages that were checked to fit. */
 export interface Pipeline<in Provides, out R> {
@@ -141,11 +146,14 @@ const wire = (stages: ReadonlyArray<Stage.Any>): AnyLayer => {
     const needs = new Set<AnyLayer>()
     for (const key of stage.requires) {
       const provider = providers.get(key.key)
-      if (provider === undefined) throw new Error(`stage "${stage.name}" needs "${key.key}", which no earlier stage provides`)
+      if (provider === undefined)
+        throw new Error(`stage "${stage.name}" needs "${key.key}", which no earlier stage provides`)
       needs.add(provider)
     }
     const layer =
-      needs.size === 0 ? observed(stage) : Layer.provide(observed(stage), [...needs] as unknown as [AnyLayer, ...Array<AnyLayer>])
+      needs.size === 0
+        ? observed(stage)
+        : Layer.provide(observed(stage), [...needs] as unknown as [AnyLayer, ...Array<AnyLayer>])
     all.push(layer)
     // The same reference wherever it is needed, so that it is built once.
     for (const key of stage.provides) providers.set(key.key, layer)
@@ -170,11 +178,13 @@ const observed = (stage: Stage.Any): AnyLayer =>
       yield* report.stageStarted(stage.name)
       const timeout = Duration.fromInputUnsafe(stage.timeout)
       const once = Layer.buildWithMemoMap(stage.layer, memoMap, scope)
-      const attempts = stage.retry === undefined ? once : Effect.retry(once, stage.retry as Schedule.Schedule<unknown>)
+      const attempts =
+        stage.retry === undefined ? once : Effect.retry(once, stage.retry as Schedule.Schedule<unknown>)
       return yield* attempts.pipe(
         Effect.timeoutOrElse({
           duration: timeout,
-          orElse: () => Effect.fail(new StageTimeout({ stage: stage.name, timeout: Duration.format(timeout) })),
+          orElse: () =>
+            Effect.fail(new StageTimeout({ stage: stage.name, timeout: Duration.format(timeout) })),
         }),
         Effect.annotateLogs("stage", stage.name),
         Effect.tap(() => report.stageUp(stage.name)),
@@ -189,7 +199,9 @@ const observed = (stage: Stage.Any): AnyLayer =>
         if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
         return stage.criticality === "optional"
           ? Effect.succeed(Context.empty() as Context.Context<any>)
-          : Effect.fail(new StageFailed({ stage: stage.name, reason: describe(cause), cause: Cause.squash(cause) }))
+          : Effect.fail(
+              new StageFailed({ stage: stage.name, reason: describe(cause), cause: Cause.squash(cause) }),
+            )
       }),
     ),
   )

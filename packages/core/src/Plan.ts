@@ -41,7 +41,10 @@ export interface Plan {
  * Plan.toText(plan)
  * ```
  */
-export const make = (stages: ReadonlyArray<Stage.Any>, durations: Readonly<Record<string, number>> = {}): Plan => {
+export const make = (
+  stages: ReadonlyArray<Stage.Any>,
+  durations: Readonly<Record<string, number>> = {},
+): Plan => {
   const provider = new Map<string, string>()
   const planned: Array<PlannedStage> = []
   const longest = new Map<string, { readonly total: number; readonly chain: ReadonlyArray<string> }>()
@@ -61,11 +64,17 @@ export const make = (stages: ReadonlyArray<Stage.Any>, durations: Readonly<Recor
       requires,
       provides: stage.provides.map((key) => key.key),
       after,
-      depth: Math.max(0, ...after.map((name) => (planned.find((other) => other.name === name)?.depth ?? 0) + 1)),
+      depth: Math.max(
+        0,
+        ...after.map((name) => (planned.find((other) => other.name === name)?.depth ?? 0) + 1),
+      ),
     })
     for (const key of stage.provides) provider.set(key.key, stage.name)
   }
-  const critical = [...longest.values()].reduce((a, b) => (b.total > a.total ? b : a), { total: 0, chain: [] })
+  const critical = [...longest.values()].reduce((a, b) => (b.total > a.total ? b : a), {
+    total: 0,
+    chain: [],
+  })
   return { stages: planned, criticalPath: critical.chain }
 }
 
@@ -92,7 +101,12 @@ export const toMermaid = (plan: Plan): string => {
   const on = (from: string, to: string) => plan.criticalPath[plan.criticalPath.indexOf(to) - 1] === from
   return [
     "flowchart LR",
-    ...plan.stages.map((stage) => `  ${stage.name}${stage.criticality === "optional" ? `(["${stage.name}"])` : `["${stage.name}"]`}`),
-    ...plan.stages.flatMap((stage) => stage.after.map((name) => `  ${name} ${on(name, stage.name) ? "==>" : "-->"} ${stage.name}`)),
+    ...plan.stages.map(
+      (stage) =>
+        `  ${stage.name}${stage.criticality === "optional" ? `(["${stage.name}"])` : `["${stage.name}"]`}`,
+    ),
+    ...plan.stages.flatMap((stage) =>
+      stage.after.map((name) => `  ${name} ${on(name, stage.name) ? "==>" : "-->"} ${stage.name}`),
+    ),
   ].join("\n")
 }

@@ -14,7 +14,10 @@ export interface Readiness {
 export const immediate: Readiness = { description: "process started", await: Effect.void }
 
 /** Any Effect that succeeds once the process is ready. */
-export const make = (description: string, await_: Effect.Effect<void>): Readiness => ({ description, await: await_ })
+export const make = (description: string, await_: Effect.Effect<void>): Readiness => ({
+  description,
+  await: await_,
+})
 
 /**
  * Ready when an HTTP server on this machine answers with 200.

@@ -52,7 +52,9 @@ export const reapAll: Effect.Effect<number, never, Kernel> = Effect.gen(function
     reaped++
   }
 }).pipe(
-  Effect.catchTag("KernelError", (error) => Effect.as(Effect.logError(`reaping orphans: ${error.message}`), 0)),
+  Effect.catchTag("KernelError", (error) =>
+    Effect.as(Effect.logError(`reaping orphans: ${error.message}`), 0),
+  ),
 )
 
 // libuv collects in its own phase of the event loop, which a microtask would not let it reach.

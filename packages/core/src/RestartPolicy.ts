@@ -17,7 +17,11 @@ export interface RestartPolicy {
 }
 
 /** 100 ms, doubled up to 30 s, forgotten after a minute of being up. */
-export const standard: RestartPolicy = { initial: "100 millis", maximum: "30 seconds", stableAfter: "1 minute" }
+export const standard: RestartPolicy = {
+  initial: "100 millis",
+  maximum: "30 seconds",
+  stableAfter: "1 minute",
+}
 
 /**
  * The delay before start number `deaths` + 1.

@@ -33,7 +33,8 @@ export type ServiceOf<K> = K extends Context.Key<infer I, infer _S> ? I : never
 export type NameOf<K> = K extends { readonly key: infer S extends string } ? S : never
 
 // `string` would satisfy every check that the pipeline makes by name.
-type Literal<K> = string extends NameOf<K> ? "declare the service as a class: its key must be a literal type" : unknown
+type Literal<K> =
+  string extends NameOf<K> ? "declare the service as a class: its key must be a literal type" : unknown
 
 type Undeclared<R> = [R] extends [never]
   ? unknown
@@ -102,22 +103,23 @@ export type Any = Stage<string, ServiceKey, any, ServiceKey, Criticality, any>
  */
 export const make = <
   const Name extends string,
-  Provides extends ServiceKey = never,
   E = never,
   RIn = never,
-  Requires extends ServiceKey = never,
+  // Tuples, because a list of classes with static members has no common element type.
+  const Provides extends ReadonlyArray<ServiceKey> = [],
+  const Requires extends ReadonlyArray<ServiceKey> = [],
   const C extends Criticality = "required",
 >(options: {
   readonly name: Name
   readonly description: string
-  readonly provides?: ReadonlyArray<Provides & Literal<Provides>>
-  readonly requires?: ReadonlyArray<Requires & Literal<Requires>>
+  readonly provides?: Provides & Literal<Provides[number]>
+  readonly requires?: Requires & Literal<Requires[number]>
   readonly criticality?: C
   readonly timeout?: Duration.Input
   readonly retry?: Schedule.Schedule<unknown>
-  readonly layer: Layer.Layer<NoInfer<ServiceOf<Provides>>, E, RIn> &
-    Undeclared<Exclude<RIn, ServiceOf<Requires> | Platform>>
-}): Stage<Name, Provides, E, Requires, C, Extract<RIn, Platform>> => ({
+  readonly layer: Layer.Layer<NoInfer<ServiceOf<Provides[number]>>, E, RIn> &
+    Undeclared<Exclude<RIn, ServiceOf<Requires[number]> | Platform>>
+}): Stage<Name, Provides[number], E, Requires[number], C, Extract<RIn, Platform>> => ({
   name: options.name,
   description: options.description,
   provides: options.provides ?? [],

@@ -34,7 +34,7 @@ import type { Readiness } from "./Readiness.ts"
 import * as RestartPolicy from "./RestartPolicy.ts"
 
 /** What to keep running. */
-export interface ProcessSpec extends Omit<SpawnSpec, "onLine"> {
+export interface ProcessSpec extends SpawnSpec {
   /** Names the process in logs and errors. */
   readonly name: string
   readonly readiness: Readiness
@@ -132,7 +132,9 @@ export class Supervisor extends Context.Service<Supervisor, SupervisorShape>()("
   /** Supervises processes of {@link Kernel}. */
   static readonly layer: Layer.Layer<Supervisor, never, Kernel> = Layer.effect(
     Supervisor,
-    Effect.map(Kernel, (kernel) => Supervisor.of({ supervise: (spec) => Effect.provideService(supervise(spec), Kernel, kernel) })),
+    Effect.map(Kernel, (kernel) =>
+      Supervisor.of({ supervise: (spec) => Effect.provideService(supervise(spec), Kernel, kernel) }),
+    ),
   )
 }
 
@@ -141,7 +143,9 @@ const describeExit = (status: ExitStatus): string =>
 
 type Ending = { readonly reason: string; readonly wanted: boolean }
 
-const supervise = Effect.fnUntraced(function* (spec: ProcessSpec): Effect.fn.Return<Supervised, never, Kernel | Scope.Scope> {
+const supervise = Effect.fnUntraced(function* (
+  spec: ProcessSpec,
+): Effect.fn.Return<Supervised, never, Kernel | Scope.Scope> {
   const kernel = yield* Kernel
   const policy = spec.restart ?? RestartPolicy.standard
   const startTimeout = Duration.fromInputUnsafe(spec.startTimeout ?? "60 seconds")
@@ -170,7 +174,9 @@ const supervise = Effect.fnUntraced(function* (spec: ProcessSpec): Effect.fn.Ret
           duration: stopTimeout,
           orElse: () =>
             Effect.gen(function* () {
-              yield* Effect.logWarning(`did not end within ${Duration.format(stopTimeout)} of SIGTERM: killing it`)
+              yield* Effect.logWarning(
+                `did not end within ${Duration.format(stopTimeout)} of SIGTERM: killing it`,
+              )
               yield* enter({ _tag: "Killed", pid: child.pid })
               yield* Effect.ignore(kernel.kill(child.pid, "SIGKILL"))
               return yield* child.exit
@@ -191,11 +197,18 @@ const supervise = Effect.fnUntraced(function* (spec: ProcessSpec): Effect.fn.Ret
         onLine: (line) => {
           lines.push(line)
           if (lines.length > KEPT_LINES) lines.shift()
+          spec.onLine?.(line)
         },
       }),
       (child) => {
-        const died = Effect.map(child.exit, (status): Ending => ({ reason: describeExit(status), wanted: false }))
-        const asked = Effect.as(Deferred.await(restartRequested), { reason: "restart", wanted: true } satisfies Ending)
+        const died = Effect.map(child.exit, (status): Ending => ({
+          reason: describeExit(status),
+          wanted: false,
+        }))
+        const asked = Effect.as(Deferred.await(restartRequested), {
+          reason: "restart",
+          wanted: true,
+        } satisfies Ending)
         const ready = spec.readiness.await.pipe(
           Effect.as(undefined),
           Effect.timeoutOrElse({
@@ -224,7 +237,9 @@ const supervise = Effect.fnUntraced(function* (spec: ProcessSpec): Effect.fn.Ret
     let deaths = 0
     for (;;) {
       const startedAt = yield* Clock.monotonicTimeNanos
-      const ending = yield* Effect.catch(life, (error) => Effect.succeed<Ending>({ reason: `could not be started: ${error.message}`, wanted: false }))
+      const ending = yield* Effect.catch(life, (error) =>
+        Effect.succeed<Ending>({ reason: `could not be started: ${error.message}`, wanted: false }),
+      )
       const ranForMs = Number((yield* Clock.monotonicTimeNanos) - startedAt) / 1e6
       if (ending.wanted) {
         deaths = 0

@@ -32,7 +32,11 @@ type ErrorAbout = Omit<ConstructorParameters<typeof KernelError>[0], "syscall" |
 export const make = (options: LinuxKernelOptions = {}): KernelShape => {
   const c = libc.make(options)
 
-  const inPlace = (about: ErrorAbout, name: libc.LibcFunction, ...args: Parameters<libc.Libc["call"]> extends [unknown, ...infer A] ? A : never) =>
+  const inPlace = (
+    about: ErrorAbout,
+    name: libc.LibcFunction,
+    ...args: Parameters<libc.Libc["call"]> extends [unknown, ...infer A] ? A : never
+  ) =>
     Effect.suspend(() => {
       const result = c.call(name, ...args)
       return result.value === -1
@@ -48,7 +52,9 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
     Effect.callback<void, KernelError>((resume) => {
       c.callAsync(name, args, (result) =>
         resume(
-          result.value === -1 ? Effect.fail(new KernelError({ syscall: name, errno: result.errno, ...about })) : Effect.void,
+          result.value === -1
+            ? Effect.fail(new KernelError({ syscall: name, errno: result.errno, ...about }))
+            : Effect.void,
         ),
       )
     })
@@ -66,14 +72,24 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
       }
       c.call("close", socket.value)
       return result.value === -1
-        ? Effect.fail(new KernelError({ syscall: "ioctl", errno: result.errno, path: name, args: { request: "SIOCSIFFLAGS" } }))
+        ? Effect.fail(
+            new KernelError({
+              syscall: "ioctl",
+              errno: result.errno,
+              path: name,
+              args: { request: "SIOCSIFFLAGS" },
+            }),
+          )
         : Effect.void
     })
 
   const loadModule: KernelShape["loadModule"] = (path, parameters = "") =>
     Effect.suspend(() => {
       const machine = process.arch
-      if (!abi.isMachine(machine)) return Effect.fail(new KernelError({ syscall: "finit_module", errno: "ENOSYS", path, args: { machine } }))
+      if (!abi.isMachine(machine))
+        return Effect.fail(
+          new KernelError({ syscall: "finit_module", errno: "ENOSYS", path, args: { machine } }),
+        )
       let fd: number
       try {
         fd = fs.openSync(path, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW)
@@ -81,37 +97,49 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
         return Effect.fail(files.toKernelError("open", path, cause))
       }
       const flags = path.endsWith(".ko") ? 0 : abi.MODULE_INIT_COMPRESSED_FILE
-      return offLoop({ syscall: "finit_module", path, ...(parameters === "" ? {} : { args: { parameters } }) }, "syscall", [
-        abi.syscallNumbers[machine].finit_module,
-        fd,
-        parameters,
-        flags,
-      ]).pipe(Effect.ensuring(Effect.sync(() => fs.closeSync(fd))))
+      return offLoop(
+        { syscall: "finit_module", path, ...(parameters === "" ? {} : { args: { parameters } }) },
+        "syscall",
+        [abi.syscallNumbers[machine].finit_module, fd, parameters, flags],
+      ).pipe(Effect.ensuring(Effect.sync(() => fs.closeSync(fd))))
     })
 
   const children = processes.make({
     waitid: () => {
       const info = Buffer.alloc(abi.SIGINFO_BYTES)
       const result = c.call("waitid", abi.P_ALL, 0, info, abi.WEXITED | abi.WNOHANG | abi.WNOWAIT)
-      return result.value === -1 ? { errno: result.errno, pid: 0 } : { errno: "", pid: info.readInt32LE(abi.SIGINFO_PID_OFFSET) }
+      return result.value === -1
+        ? { errno: result.errno, pid: 0 }
+        : { errno: "", pid: info.readInt32LE(abi.SIGINFO_PID_OFFSET) }
     },
     waitpid: (pid) => c.call("waitpid", pid, null, abi.WNOHANG),
   })
 
   return Kernel.of({
     mount: (call) =>
-      offLoop({ path: call.target, args: { source: call.source, fstype: call.fstype, flags: call.flags.join("|") || "0", ...(call.options === undefined ? {} : { options: call.options }) } }, "mount", [
-        call.source,
-        call.target,
-        call.fstype,
-        flagBits(abi.mountFlags, call.flags),
-        call.options ?? null,
+      offLoop(
+        {
+          path: call.target,
+          args: {
+            source: call.source,
+            fstype: call.fstype,
+            flags: call.flags.join("|") || "0",
+            ...(call.options === undefined ? {} : { options: call.options }),
+          },
+        },
+        "mount",
+        [call.source, call.target, call.fstype, flagBits(abi.mountFlags, call.flags), call.options ?? null],
+      ),
+    umount: (target, flags = []) =>
+      offLoop({ path: target, args: { flags: flags.join("|") || "0" } }, "umount2", [
+        target,
+        flagBits(abi.umountFlags, flags),
       ]),
-    umount: (target, flags = []) => offLoop({ path: target, args: { flags: flags.join("|") || "0" } }, "umount2", [target, flagBits(abi.umountFlags, flags)]),
     chroot: (path) => Effect.asVoid(inPlace({ path }, "chroot", path)),
     chdir: (path) => files.attempt("chdir", path, () => process.chdir(path)),
     loadModule,
-    setHostname: (name) => Effect.asVoid(inPlace({ path: name }, "sethostname", cString(name), Buffer.byteLength(name))),
+    setHostname: (name) =>
+      Effect.asVoid(inPlace({ path: name }, "sethostname", cString(name), Buffer.byteLength(name))),
     linkUp,
     sync: Effect.ignore(offLoop({}, "sync", [])),
     reboot: (command) => Effect.asVoid(inPlace({ args: { command } }, "reboot", abi.rebootCommands[command])),
@@ -120,7 +148,9 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
         const both = Buffer.alloc(16)
         both.writeBigUInt64LE(BigInt(limit), 0)
         both.writeBigUInt64LE(BigInt(limit), 8)
-        return Effect.asVoid(inPlace({ args: { resource: "RLIMIT_NOFILE", limit } }, "setrlimit", abi.RLIMIT_NOFILE, both))
+        return Effect.asVoid(
+          inPlace({ args: { resource: "RLIMIT_NOFILE", limit } }, "setrlimit", abi.RLIMIT_NOFILE, both),
+        )
       }),
     ...children,
     onSignal: (signals, handler) =>
@@ -157,4 +187,5 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
  * }).pipe(Effect.provide(LinuxKernel.layer()))
  * ```
  */
-export const layer = (options: LinuxKernelOptions = {}): Layer.Layer<Kernel> => Layer.sync(Kernel, () => make(options))
+export const layer = (options: LinuxKernelOptions = {}): Layer.Layer<Kernel> =>
+  Layer.sync(Kernel, () => make(options))

@@ -50,7 +50,8 @@ export const operations = {
         fs.closeSync(fd)
       }
     }),
-  writeFile: (path, content, mode = 0o644) => attempt("write", path, () => fs.writeFileSync(path, content, { mode })),
+  writeFile: (path, content, mode = 0o644) =>
+    attempt("write", path, () => fs.writeFileSync(path, content, { mode })),
   writeControl: (path, value) =>
     attempt("write", path, () => {
       const fd = fs.openSync(path, fs.constants.O_WRONLY)
@@ -60,12 +61,15 @@ export const operations = {
         fs.closeSync(fd)
       }
     }),
-  makeDirectory: (path, mode = 0o755) => attempt("mkdir", path, () => void fs.mkdirSync(path, { recursive: true, mode })),
+  makeDirectory: (path, mode = 0o755) =>
+    attempt("mkdir", path, () => void fs.mkdirSync(path, { recursive: true, mode })),
   readDirectory: (path) => attempt("readdir", path, () => fs.readdirSync(path).sort()),
   stat: (path) =>
     attempt("lstat", path, () => {
       const stat = fs.lstatSync(path, { throwIfNoEntry: false })
-      return stat === undefined ? undefined : { kind: kindOf(stat), size: stat.size, mode: stat.mode & 0o7777 }
+      return stat === undefined
+        ? undefined
+        : { kind: kindOf(stat), size: stat.size, mode: stat.mode & 0o7777 }
     }),
   symlink: (target, path) => attempt("symlink", path, () => fs.symlinkSync(target, path)),
   readLink: (path) => attempt("readlink", path, () => fs.readlinkSync(path)),

@@ -24,7 +24,8 @@ interface NativeFunction {
 // variadic in C, is declared with fixed arguments: koffi's asynchronous calls
 // take no variadic functions, and on both machines the registers are the same.
 const prototypes = {
-  mount: "int mount(const char *source, const char *target, const char *fstype, unsigned long flags, const char *data)",
+  mount:
+    "int mount(const char *source, const char *target, const char *fstype, unsigned long flags, const char *data)",
   umount2: "int umount2(const char *target, int flags)",
   chroot: "int chroot(const char *path)",
   sethostname: "int sethostname(const char *name, size_t len)",
@@ -56,7 +57,11 @@ export interface Libc {
   /** Calls on this thread. For calls that cannot block. */
   readonly call: (name: LibcFunction, ...args: ReadonlyArray<Argument>) => CallResult
   /** Calls on a thread of libuv's pool. For calls that may block. */
-  readonly callAsync: (name: LibcFunction, args: ReadonlyArray<Argument>, done: (result: CallResult) => void) => void
+  readonly callAsync: (
+    name: LibcFunction,
+    args: ReadonlyArray<Argument>,
+    done: (result: CallResult) => void,
+  ) => void
 }
 
 let names: Map<number, string> | undefined

@@ -37,6 +37,29 @@ const lineReader = (onLine: (line: string) => void) => {
   }
 }
 
+/** Appends to a file of bounded size. A log that cannot be written loses lines, never the process. */
+const logWriter = (path: string, maxBytes: number) => {
+  let fd: number | undefined
+  let size = 0
+  return (chunk: string) => {
+    try {
+      if (fd !== undefined && size > maxBytes) {
+        fs.closeSync(fd)
+        fd = undefined
+        fs.renameSync(path, `${path}.1`)
+      }
+      if (fd === undefined) {
+        fd = fs.openSync(path, "a", 0o640)
+        size = fs.fstatSync(fd).size
+      }
+      size += fs.writeSync(fd, chunk)
+    } catch {
+      if (fd !== undefined) fs.closeSync(fd)
+      fd = undefined
+    }
+  }
+}
+
 export const make = (wait: Wait): Pick<KernelShape, "spawn" | "kill" | "peekDeadChild" | "reap"> => {
   // Filled in the same tick as the spawn, so that the reaper, which runs on
   // this thread too, can never see a child of ours before its pid is here.
@@ -55,12 +78,13 @@ export const make = (wait: Wait): Pick<KernelShape, "spawn" | "kill" | "peekDead
           return failed(toKernelError("write", `${spec.cgroup}/cgroup.procs`, cause))
         }
       }
+      const output = spec.onLine === undefined && spec.log === undefined ? "ignore" : "pipe"
       const { spawn: start } = process.getBuiltinModule("node:child_process")
       const child = start(spec.command, [...spec.args], {
         cwd: "/",
         env: { ...spec.env },
         detached: true,
-        stdio: ["ignore", spec.onLine === undefined ? "ignore" : "pipe", spec.onLine === undefined ? "ignore" : "pipe"],
+        stdio: ["ignore", output, output],
       })
       const pid = child.pid
       if (pid !== undefined) supervised.set(pid, child)
@@ -84,11 +108,14 @@ export const make = (wait: Wait): Pick<KernelShape, "spawn" | "kill" | "peekDead
           // The process is gone already; its exit status will say why.
         }
       }
-      if (spec.onLine !== undefined) {
-        for (const stream of [child.stdout, child.stderr]) {
-          if (stream === null) continue
+      const log = spec.log === undefined ? undefined : logWriter(spec.log.path, spec.log.maxBytes)
+      for (const stream of [child.stdout, child.stderr]) {
+        if (stream === null || stream === undefined) continue
+        stream.setEncoding("utf8").on("error", () => {})
+        if (log !== undefined) stream.on("data", log)
+        if (spec.onLine !== undefined) {
           const lines = lineReader(spec.onLine)
-          stream.setEncoding("utf8").on("data", lines.push).on("end", lines.end).on("error", () => {})
+          stream.on("data", lines.push).on("end", lines.end)
         }
       }
       const waiting: Array<(status: ExitStatus) => void> = []
@@ -117,7 +144,10 @@ export const make = (wait: Wait): Pick<KernelShape, "spawn" | "kill" | "peekDead
   return {
     spawn,
     kill: (pid, signal) =>
-      Effect.try({ try: () => void process.kill(pid, signal), catch: (cause) => toKernelError("kill", String(pid), cause) }),
+      Effect.try({
+        try: () => void process.kill(pid, signal),
+        catch: (cause) => toKernelError("kill", String(pid), cause),
+      }),
     peekDeadChild: Effect.suspend(() => {
       for (;;) {
         const { errno, pid } = wait.waitid()

@@ -1,0 +1,48 @@
+/**
+ * The reference distro: which stages make a kiOS node.
+ *
+ * The list is in an order that the types check; the schedule is the graph.
+ */
+import * as Pipeline from "@kios/core/Pipeline"
+import * as KubeletConfigFile from "@kios/stages-kubelet/KubeletConfigFile"
+import * as Kubelet from "@kios/stages-kubelet/Kubelet"
+import * as Cgroups from "@kios/stages-mount/Cgroups"
+import * as DataPartition from "@kios/stages-mount/DataPartition"
+import * as EphemeralFilesystems from "@kios/stages-mount/EphemeralFilesystems"
+import * as EtcOverlay from "@kios/stages-mount/EtcOverlay"
+import * as PseudoFilesystems from "@kios/stages-mount/PseudoFilesystems"
+import * as RootSwitch from "@kios/stages-mount/RootSwitch"
+import * as CommandLine from "@kios/stages-runtime/CommandLine"
+import * as Containerd from "@kios/stages-runtime/Containerd"
+import * as ContainerdConfig from "@kios/stages-runtime/ContainerdConfig"
+import * as Hostname from "@kios/stages-runtime/Hostname"
+import * as ImagePreload from "@kios/stages-runtime/ImagePreload"
+import * as KernelModules from "@kios/stages-runtime/KernelModules"
+import * as Loopback from "@kios/stages-runtime/Loopback"
+import * as MachineId from "@kios/stages-runtime/MachineId"
+import * as PodMilestones from "@kios/stages-runtime/PodMilestones"
+import * as Sysctl from "@kios/stages-runtime/Sysctl"
+
+const modules = KernelModules.stages({ boot: KernelModules.bootModules, node: KernelModules.nodeModules })
+const runtime = ContainerdConfig.reference
+
+export const pipeline = Pipeline.make([
+  RootSwitch.stage,
+  PseudoFilesystems.stage,
+  CommandLine.stage,
+  EphemeralFilesystems.stage,
+  Cgroups.stage,
+  modules.boot,
+  DataPartition.stage,
+  Containerd.make(runtime),
+  ImagePreload.stage,
+  PodMilestones.stage,
+  modules.node,
+  Sysctl.stage,
+  Loopback.stage,
+  EtcOverlay.stage,
+  MachineId.stage,
+  Hostname.stage,
+  KubeletConfigFile.make({ containerRuntimeEndpoint: `unix://${runtime.address}` }),
+  Kubelet.stage,
+])

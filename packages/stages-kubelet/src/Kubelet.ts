@@ -1,0 +1,82 @@
+/**
+ * The kubelet, standalone: static pods and nothing else.
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { BootReport, formatAttributes } from "@kios/core/BootReport"
+import { Kernel } from "@kios/core/Kernel"
+import * as Readiness from "@kios/core/Readiness"
+import * as Stage from "@kios/core/Stage"
+import { Supervisor } from "@kios/core/Supervisor"
+import { Cgroups } from "@kios/core/capabilities/Cgroups"
+import { ContainerRuntime } from "@kios/core/capabilities/ContainerRuntime"
+import { Etc } from "@kios/core/capabilities/Etc"
+import { Hostname } from "@kios/core/capabilities/Hostname"
+import { Kubelet } from "@kios/core/capabilities/Kubelet"
+import { Loopback } from "@kios/core/capabilities/Loopback"
+import { Modules } from "@kios/core/capabilities/Modules"
+import { Sysctls } from "@kios/core/capabilities/Sysctls"
+import { KubeletConfigFile } from "./KubeletConfigFile.ts"
+import * as ManifestErrors from "./ManifestErrors.ts"
+
+const LOG = "/run/kios/log/kubelet.log"
+const LOG_BYTES = 4 * 1024 * 1024
+const HEALTHZ = "http://127.0.0.1:10248/healthz"
+const HEALTHY_WITHIN = "3 minutes"
+
+/**
+ * The stage. It is up when `/healthz` answers; from then on the kubelet is
+ * restarted whenever it dies, and its pods outlive it.
+ *
+ * @example
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import { Kubelet } from "@kios/core/capabilities/Kubelet"
+ *
+ * const again = Kubelet.use(({ process }) => process.restart)
+ * ```
+ */
+export const stage = Stage.make({
+  name: "kubelet",
+  description: "the kubelet with its static pods",
+  requires: [ContainerRuntime, KubeletConfigFile, Cgroups, Etc, Hostname, Loopback, Modules, Sysctls],
+  provides: [Kubelet],
+  timeout: "200 seconds",
+  layer: Layer.effect(
+    Kubelet,
+    Effect.gen(function* () {
+      const supervisor = yield* Supervisor
+      const report = yield* BootReport
+      const cgroups = yield* Cgroups
+      const { path } = yield* KubeletConfigFile
+      const onLine = yield* manifestErrorTeller
+      yield* report.milestone("kubelet-exec")
+      const process = yield* supervisor.supervise({
+        name: "kubelet",
+        command: "/bin/kubelet",
+        args: [`--config=${path}`],
+        env: { PATH: "/bin" },
+        cgroup: cgroups.kubelet,
+        oomScoreAdj: -450,
+        log: { path: LOG, maxBytes: LOG_BYTES },
+        onLine,
+        readiness: Readiness.httpOk(HEALTHZ),
+      })
+      yield* process.awaitUp(HEALTHY_WITHIN)
+      yield* report.milestone("kubelet-healthy")
+      return { process }
+    }),
+  ),
+})
+
+/** Tells a manifest's error on the console, once for as long as it stays the same. */
+const manifestErrorTeller = Effect.gen(function* () {
+  const context = yield* Effect.context<Kernel>()
+  const told = new Map<string, string>()
+  return (line: string) => {
+    const error = ManifestErrors.parse(line)
+    if (error === undefined || told.get(error.file) === error.reason) return
+    told.set(error.file, error.reason)
+    Effect.runForkWith(context)(Effect.logError(`manifest-error ${formatAttributes({ ...error })}`))
+  }
+})

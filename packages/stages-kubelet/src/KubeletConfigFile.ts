@@ -1,0 +1,69 @@
+/**
+ * Writes what the kubelet is started with, while the runtime comes up.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { Kernel } from "@kios/core/Kernel"
+import * as Stage from "@kios/core/Stage"
+import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesystems"
+import { Hostname } from "@kios/core/capabilities/Hostname"
+import * as KubeletConfig from "./KubeletConfig.ts"
+import * as SelfSignedCertificate from "./SelfSignedCertificate.ts"
+
+const DIRECTORY = "/run/kios/kubelet"
+
+// A machine without a clock starts in 1970 or in the year its firmware was
+// built, and gets the time from a pod later: the certificate holds all along.
+const NOT_BEFORE = new Date(0)
+const DAYS = 36_500
+
+/** The kubelet's configuration is on disk. */
+export class KubeletConfigFile extends Context.Service<
+  KubeletConfigFile,
+  {
+    /** For `--config`. */
+    readonly path: string
+  }
+>()("kios/KubeletConfigFile") {}
+
+/**
+ * The stage: a serving key pair and `config.json`, below /run and for root only.
+ *
+ * @example
+ * ```ts
+ * import * as KubeletConfigFile from "@kios/stages-kubelet/KubeletConfigFile"
+ *
+ * const config = KubeletConfigFile.make({ containerRuntimeEndpoint: "unix:///run/crio/crio.sock" })
+ * ```
+ */
+export const make = (options: { readonly containerRuntimeEndpoint: string; readonly staticPodPath?: string }) =>
+  Stage.make({
+    name: "kubelet-config",
+    description: "the kubelet's configuration and serving certificate",
+    requires: [EphemeralFilesystems, Hostname],
+    provides: [KubeletConfigFile],
+    layer: Layer.effect(
+      KubeletConfigFile,
+      Effect.gen(function* () {
+        const kernel = yield* Kernel
+        const { name } = yield* Hostname
+        const path = `${DIRECTORY}/config.json`
+        const tls = { tlsCertFile: `${DIRECTORY}/tls.crt`, tlsPrivateKeyFile: `${DIRECTORY}/tls.key` }
+        const pair = yield* Effect.try({
+          try: () => SelfSignedCertificate.make(name, NOT_BEFORE, DAYS),
+          catch: (cause) => new Error(`making the kubelet's serving certificate: ${String(cause)}`),
+        })
+        yield* kernel.makeDirectory(DIRECTORY, 0o700)
+        yield* kernel.writeFile(tls.tlsCertFile, pair.certificate, 0o600)
+        yield* kernel.writeFile(tls.tlsPrivateKeyFile, pair.privateKey, 0o600)
+        const config = KubeletConfig.standalone({
+          containerRuntimeEndpoint: options.containerRuntimeEndpoint,
+          staticPodPath: options.staticPodPath ?? "/etc/kubernetes/manifests",
+          ...tls,
+        })
+        yield* kernel.writeFile(path, `${JSON.stringify(config, null, 2)}\n`, 0o600)
+        return { path }
+      }),
+    ),
+  })

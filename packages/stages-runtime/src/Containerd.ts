@@ -1,0 +1,80 @@
+/**
+ * containerd: rendered configuration, supervised process, readiness by its API.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { BootReport } from "@kios/core/BootReport"
+import { Kernel } from "@kios/core/Kernel"
+import * as Readiness from "@kios/core/Readiness"
+import * as Stage from "@kios/core/Stage"
+import { Supervisor } from "@kios/core/Supervisor"
+import { BootModules } from "@kios/core/capabilities/BootModules"
+import { Cgroups } from "@kios/core/capabilities/Cgroups"
+import { ContainerRuntime } from "@kios/core/capabilities/ContainerRuntime"
+import { DataPartition } from "@kios/core/capabilities/DataPartition"
+import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesystems"
+import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
+import * as Client from "./containerd/ContainerdClient.ts"
+import { awaitReady } from "./containerd/Probe.ts"
+import * as ContainerdConfig from "./ContainerdConfig.ts"
+
+const CONFIG = "/run/kios/containerd.toml"
+const LOG = "/run/kios/log/containerd.log"
+const LOG_BYTES = 4 * 1024 * 1024
+// Slow disks and emulated machines; a healthy start takes a second or two.
+const READY_WITHIN = "2 minutes"
+
+/**
+ * The stage, for a configuration of one's own. It is up when containerd
+ * answers its health check and the Container Runtime Interface; from then on
+ * containerd is restarted whenever it dies, and its pods outlive it.
+ *
+ * @example
+ * ```ts
+ * import * as Containerd from "@kios/stages-runtime/Containerd"
+ * import * as ContainerdConfig from "@kios/stages-runtime/ContainerdConfig"
+ *
+ * const runtime = Containerd.make({ ...ContainerdConfig.reference, sandboxImage: "example.com/pause:1" })
+ * ```
+ */
+export const make = (config: ContainerdConfig.ContainerdConfigOptions) => {
+  const toml = ContainerdConfig.render(config)
+  const layer = Layer.effectContext(
+    Effect.gen(function* () {
+      const kernel = yield* Kernel
+      const supervisor = yield* Supervisor
+      const report = yield* BootReport
+      const cgroups = yield* Cgroups
+      yield* kernel.writeFile(CONFIG, toml, 0o600)
+      yield* report.milestone("containerd-exec")
+      const process = yield* supervisor.supervise({
+        name: "containerd",
+        command: "/bin/containerd",
+        args: ["--config", CONFIG],
+        env: { PATH: "/bin" },
+        cgroup: cgroups.runtime,
+        oomScoreAdj: -999,
+        log: { path: LOG, maxBytes: LOG_BYTES },
+        readiness: Readiness.make(
+          `health and CRI at ${config.address}`,
+          Effect.scoped(Effect.orDie(awaitReady(config.address))),
+        ),
+      })
+      const client = yield* Client.make(config.address)
+      yield* process.awaitUp(READY_WITHIN)
+      yield* report.milestone("containerd-ready")
+      return Context.make(ContainerRuntime, { endpoint: `unix://${config.address}`, process }).pipe(
+        Context.add(Client.ContainerdClient, client),
+      )
+    }),
+  )
+  return Stage.make({
+    name: "containerd",
+    description: "the container runtime",
+    requires: [PseudoFilesystems, EphemeralFilesystems, Cgroups, BootModules, DataPartition],
+    provides: [ContainerRuntime, Client.ContainerdClient],
+    timeout: "150 seconds",
+    layer,
+  })
+}

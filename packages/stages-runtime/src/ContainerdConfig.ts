@@ -1,0 +1,80 @@
+/**
+ * containerd's configuration, rendered by kiOS so that nothing on the node can
+ * change what the runtime executes: the file is not in /etc.
+ */
+
+/** What differs between nodes. */
+export interface ContainerdConfigOptions {
+  /** Images, layers and metadata. */
+  readonly root: string
+  /** Sockets and running containers. */
+  readonly state: string
+  /** The unix socket of its API and of CRI. */
+  readonly address: string
+  /** Image of the pause container of every pod. */
+  readonly sandboxImage: string
+  /** Directory of `HOST/hosts.toml` files: mirrors and private certificate authorities. */
+  readonly registryConfigPath: string
+  readonly cniConfDir: string
+  readonly cniBinDir: string
+}
+
+/** What the reference distro uses. */
+export const reference: ContainerdConfigOptions = {
+  root: "/var/lib/containerd",
+  state: "/run/containerd",
+  address: "/run/containerd/containerd.sock",
+  sandboxImage: "kios.invalid/pause:1.36.3",
+  registryConfigPath: "/etc/containerd/certs.d",
+  cniConfDir: "/etc/cni/net.d",
+  cniBinDir: "/opt/cni/bin",
+}
+
+// A TOML basic string has the escapes of a JSON string.
+const quote = (text: string): string => JSON.stringify(text)
+
+/**
+ * Renders config version 4 (containerd 2.4; docs/cri/config.md of containerd).
+ *
+ * NRI is off: its plugins are programs that containerd would execute on the
+ * host. So is tracing, which nobody here collects.
+ *
+ * @example
+ * ```ts
+ * import * as ContainerdConfig from "@kios/stages-runtime/ContainerdConfig"
+ *
+ * const toml = ContainerdConfig.render({ ...ContainerdConfig.reference, sandboxImage: "example.com/pause:1" })
+ * ```
+ */
+export const render = (options: ContainerdConfigOptions): string => `version = 4
+root = ${quote(options.root)}
+state = ${quote(options.state)}
+oom_score = -999
+disabled_plugins = [
+  "io.containerd.nri.v1.nri",
+  "io.containerd.internal.v1.tracing",
+  "io.containerd.tracing.processor.v1.otlp",
+]
+
+[plugins."io.containerd.server.v1.grpc"]
+  address = ${quote(options.address)}
+
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "overlayfs"
+  [plugins."io.containerd.cri.v1.images".pinned_images]
+    sandbox = ${quote(options.sandboxImage)}
+  [plugins."io.containerd.cri.v1.images".registry]
+    config_path = ${quote(options.registryConfigPath)}
+
+[plugins."io.containerd.cri.v1.runtime".cni]
+  bin_dirs = [${quote(options.cniBinDir)}]
+  conf_dir = ${quote(options.cniConfDir)}
+
+[plugins."io.containerd.cri.v1.runtime".containerd]
+  default_runtime_name = "runc"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+  BinaryName = "/bin/runc"
+  SystemdCgroup = false
+`

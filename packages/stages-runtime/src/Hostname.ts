@@ -1,0 +1,55 @@
+/**
+ * The host name, which the kubelet registers the node under.
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { Cmdline } from "@kios/core/Cmdline"
+import { Kernel } from "@kios/core/Kernel"
+import * as Stage from "@kios/core/Stage"
+import { Etc } from "@kios/core/capabilities/Etc"
+import { Hostname } from "@kios/core/capabilities/Hostname"
+
+const DEFAULT = "kios"
+// RFC 1123, and at most what sethostname(2) takes.
+const valid = /^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/u
+
+/**
+ * The stage: `kios.hostname=` on the kernel command line, else the first line
+ * of /etc/hostname (hostname(5)), else `kios`.
+ *
+ * @example
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import { Hostname } from "@kios/core/capabilities/Hostname"
+ *
+ * const greet = Hostname.use(({ name }) => Effect.log(name))
+ * ```
+ */
+export const stage = Stage.make({
+  name: "hostname",
+  description: "the host name",
+  requires: [Cmdline, Etc],
+  provides: [Hostname],
+  layer: Layer.effect(
+    Hostname,
+    Effect.gen(function* () {
+      const kernel = yield* Kernel
+      const { values } = yield* Cmdline
+      const file = yield* Effect.catch(kernel.readText("/etc/hostname"), () => Effect.succeed(""))
+      const inFile =
+        file
+          .split("\n")
+          .map((line) => line.trim())
+          .find((line) => line !== "" && !line.startsWith("#"))
+          ?.toLowerCase() ?? ""
+      if (inFile !== "" && (!valid.test(inFile) || inFile.length > 64)) {
+        yield* Effect.logWarning(
+          `/etc/hostname: ${JSON.stringify(inFile)} is not a DNS name (RFC 1123), using ${DEFAULT}`,
+        )
+      }
+      const name = values.hostname ?? (valid.test(inFile) && inFile.length <= 64 ? inFile : DEFAULT)
+      yield* kernel.setHostname(name)
+      return { name }
+    }),
+  ),
+})

@@ -1,0 +1,72 @@
+/**
+ * modules.dep(5): which module file a module is in and what it needs.
+ */
+
+/** A module's file and those it depends on, as `depmod` wrote them. */
+export interface ModuleEntry {
+  readonly name: string
+  /** Relative to /lib/modules/RELEASE. */
+  readonly path: string
+  /** Names, directly or indirectly needed. */
+  readonly needs: ReadonlyArray<string>
+}
+
+/** The name that the kernel knows a module file by: no directory, no suffix, underscores. */
+export const nameOf = (path: string): string =>
+  (path.split("/").at(-1) ?? path).replace(/\.ko(\.(xz|zst|gz))?$/u, "").replaceAll("-", "_")
+
+/** Reads a modules.dep file; lines that are not of its form are passed over. */
+export const parse = (text: string): ReadonlyMap<string, ModuleEntry> => {
+  const entries = new Map<string, ModuleEntry>()
+  for (const line of text.split("\n")) {
+    const colon = line.indexOf(":")
+    if (colon <= 0) continue
+    const path = line.slice(0, colon)
+    const needs = line.slice(colon + 1).trim()
+    entries.set(nameOf(path), {
+      name: nameOf(path),
+      path,
+      needs: needs === "" ? [] : needs.split(/\s+/u).map(nameOf),
+    })
+  }
+  return entries
+}
+
+/**
+ * The modules to load for `wanted`, each after what it needs, each once.
+ * Names that the table does not have come back in `unknown`, with what needs them.
+ *
+ * @example
+ * ```ts
+ * import * as ModulesDep from "@kios/stages-runtime/ModulesDep"
+ *
+ * const table = ModulesDep.parse("kernel/net/llc.ko:\nkernel/net/bridge.ko: kernel/net/llc.ko\n")
+ * ModulesDep.order(table, ["bridge"]).load.map((entry) => entry.name) // ["llc", "bridge"]
+ * ```
+ */
+export const order = (
+  table: ReadonlyMap<string, ModuleEntry>,
+  wanted: ReadonlyArray<string>,
+): {
+  readonly load: ReadonlyArray<ModuleEntry>
+  readonly unknown: ReadonlyArray<{ readonly name: string; readonly neededBy: string | undefined }>
+} => {
+  const load = new Map<string, ModuleEntry>()
+  const unknown: Array<{ name: string; neededBy: string | undefined }> = []
+  const visiting = new Set<string>()
+  const visit = (name: string, neededBy: string | undefined) => {
+    if (load.has(name) || visiting.has(name)) return
+    const entry = table.get(name)
+    if (entry === undefined) {
+      unknown.push({ name, neededBy })
+      return
+    }
+    visiting.add(name)
+    // depmod lists the nearest dependency first, so the farthest goes in first.
+    for (const need of [...entry.needs].reverse()) visit(need, name)
+    visiting.delete(name)
+    load.set(name, entry)
+  }
+  for (const name of wanted) visit(name.replaceAll("-", "_"), undefined)
+  return { load: [...load.values()], unknown }
+}

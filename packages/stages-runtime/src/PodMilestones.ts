@@ -1,0 +1,41 @@
+/**
+ * "Has it finished booting?": a milestone for each pod whose container runs.
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import { BootReport } from "@kios/core/BootReport"
+import * as Stage from "@kios/core/Stage"
+import { ContainerdClient } from "./containerd/ContainerdClient.ts"
+
+/**
+ * The stage: follows containerd's events and tells `pod-running` once a pod.
+ * Pods are the user's business, so nothing waits for it.
+ *
+ * @example
+ * ```ts
+ * import * as PodMilestones from "@kios/stages-runtime/PodMilestones"
+ *
+ * console.log(PodMilestones.stage.criticality) // "optional"
+ * ```
+ */
+export const stage = Stage.make({
+  name: "pod-milestones",
+  description: "tell which pods run",
+  criticality: "optional",
+  requires: [ContainerdClient],
+  layer: Layer.effectDiscard(
+    Effect.gen(function* () {
+      const containerd = yield* ContainerdClient
+      const report = yield* BootReport
+      yield* containerd.taskStarts.pipe(
+        Stream.filter((start) => start.kind === "container" && start.podName !== undefined),
+        Stream.runForEach((start) =>
+          report.milestone("pod-running", { pod: `${start.podNamespace}/${start.podName}` }),
+        ),
+        Effect.catchCause((cause) => Effect.logWarning("no longer following pods", cause)),
+        Effect.forkScoped,
+      )
+    }),
+  ),
+})

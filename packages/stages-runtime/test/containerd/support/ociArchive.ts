@@ -1,0 +1,78 @@
+// Builds OCI image archives (image-spec 1.1, "image layout" in a tar) for tests, without outside tools.
+import { createHash } from "node:crypto"
+import * as fs from "node:fs"
+
+export const tarHeader = (name: string, size: number): Buffer => {
+  const h = Buffer.alloc(512)
+  h.write(name, 0)
+  h.write("0000644\0", 100)
+  h.write("0000000\0", 108)
+  h.write("0000000\0", 116)
+  h.write(`${size.toString(8).padStart(11, "0")}\0`, 124)
+  h.write("00000000000\0", 136)
+  h.write("        0", 148) // a checksum of spaces while it is computed, then the type: regular file
+  h.write("ustar\u000000", 257)
+  let sum = 0
+  for (const b of h) sum += b
+  h.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148)
+  return h
+}
+const pad = (size: number) => Buffer.alloc((512 - (size % 512)) % 512)
+export const tarOf = (files: ReadonlyArray<readonly [string, Buffer]>): Buffer =>
+  Buffer.concat([
+    ...files.flatMap(([n, b]) => [tarHeader(n, b.length), b, pad(b.length)]),
+    Buffer.alloc(1024),
+  ])
+export const sha256 = (b: Buffer) => createHash("sha256").update(b).digest("hex")
+
+export interface ArchiveOptions {
+  /** Annotation `io.containerd.image.name`. */
+  readonly name?: string
+  /** Annotation `org.opencontainers.image.ref.name`. */
+  readonly ref?: string
+  /** Bytes of the file in the single layer. */
+  readonly layerBytes?: number
+  /** Leaves the layer out, as a damaged archive does. */
+  readonly withoutLayer?: boolean
+}
+
+/** Writes an archive to `path`; gives the digest of its manifest. */
+export const writeOciArchive = (path: string, options: ArchiveOptions): string => {
+  const content = Buffer.alloc(options.layerBytes ?? 1000, "kios")
+  const layer = tarOf([["etc/kios", content]])
+  const json = (v: unknown) => Buffer.from(JSON.stringify(v))
+  const blob = (mediaType: string, b: Buffer) => ({
+    mediaType,
+    digest: `sha256:${sha256(b)}`,
+    size: b.length,
+  })
+  const config = json({
+    architecture: "amd64",
+    os: "linux",
+    config: { Cmd: ["/etc/kios"] },
+    rootfs: { type: "layers", diff_ids: [`sha256:${sha256(layer)}`] },
+  })
+  const manifest = json({
+    schemaVersion: 2,
+    mediaType: "application/vnd.oci.image.manifest.v1+json",
+    config: blob("application/vnd.oci.image.config.v1+json", config),
+    layers: [blob("application/vnd.oci.image.layer.v1.tar", layer)],
+  })
+  const annotations: Record<string, string> = {}
+  if (options.name !== undefined) annotations["io.containerd.image.name"] = options.name
+  if (options.ref !== undefined) annotations["org.opencontainers.image.ref.name"] = options.ref
+  const index = json({
+    schemaVersion: 2,
+    manifests: [{ ...blob("application/vnd.oci.image.manifest.v1+json", manifest), annotations }],
+  })
+  const at = (b: Buffer) => `blobs/sha256/${sha256(b)}`
+  const files: Array<readonly [string, Buffer]> = [
+    ["oci-layout", json({ imageLayoutVersion: "1.0.0" })],
+    ["index.json", index],
+    [at(manifest), manifest],
+    [at(config), config],
+  ]
+  if (options.withoutLayer !== true) files.push([at(layer), layer])
+  fs.writeFileSync(path, tarOf(files))
+  return `sha256:${sha256(manifest)}`
+}
