@@ -24,7 +24,7 @@ export const reference: ContainerdConfigOptions = {
   root: "/var/lib/containerd",
   state: "/run/containerd",
   address: "/run/containerd/containerd.sock",
-  sandboxImage: "kios.invalid/pause:1.36.3",
+  sandboxImage: "localhost/kios/pause:3.10.2",
   registryConfigPath: "/etc/containerd/certs.d",
   cniConfDir: "/etc/cni/net.d",
   cniBinDir: "/opt/cni/bin",

@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as ArchiveUpload from "./ArchiveUpload.ts"
 import type { Grpc } from "./Grpc.ts"
-import type { GrpcError } from "./GrpcStatus.ts"
+import { GrpcError } from "./GrpcStatus.ts"
 import { checkImage } from "./ImageCheck.ts"
 import * as Images from "./Images.ts"
 import * as Streaming from "./Streaming.ts"
@@ -121,7 +121,12 @@ export const importImage = (
         const step = yield* Effect.try({
           try: () => Streaming.decodeProgress(next.value),
           catch: (e) =>
-            new ArchiveUpload.FileUnreadable({ path: request.archive, reason: `malformed progress: ${e}` }),
+            new GrpcError({
+              method: Streaming.stream,
+              address: grpc.address,
+              code: "INTERNAL",
+              reason: `malformed progress: ${e instanceof Error ? e.message : String(e)}`,
+            }),
         })
         if (step?.event === "saved") saved.push({ name: step.name, digest: step.digest })
         // Sent before the transfer's own answer; the stream may stay open after it.

@@ -3,14 +3,14 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Option, type Scope, Stream } from "effect"
 import type * as http2 from "node:http2"
 import * as net from "node:net"
-import { type Grpc, makeGrpc } from "../../src/containerd/Grpc.ts"
-import { encodeFrame } from "../../src/containerd/GrpcFrame.ts"
+import { type Grpc, makeGrpc } from "@kios/stages-runtime/containerd/Grpc"
+import { encodeFrame } from "@kios/stages-runtime/containerd/GrpcFrame"
 import {
   codeOf,
   codeOfHttpStatus,
   codeOfReset,
   decodeStatusMessage,
-} from "../../src/containerd/GrpcStatus.ts"
+} from "@kios/stages-runtime/containerd/GrpcStatus"
 import {
   type Handler,
   type Http2Server,

@@ -1,16 +1,22 @@
 // Property tests of the frame decoder and of the message decoders, on random bytes from a seeded generator.
 import { assert, describe, it } from "@effect/vitest"
-import * as Containers from "../../src/containerd/Containers.ts"
-import * as Content from "../../src/containerd/Content.ts"
-import * as CriRuntime from "../../src/containerd/CriRuntime.ts"
-import * as Events from "../../src/containerd/Events.ts"
-import { encodeFrame, makeFrameDecoder } from "../../src/containerd/GrpcFrame.ts"
-import * as Health from "../../src/containerd/Health.ts"
-import * as Images from "../../src/containerd/Images.ts"
-import { BinaryWriter, readMapEntry, writeMap, visitFields } from "../../src/containerd/Proto.ts"
-import * as Streaming from "../../src/containerd/Streaming.ts"
-import * as Tasks from "../../src/containerd/Tasks.ts"
-import * as Version from "../../src/containerd/Version.ts"
+import * as Containers from "@kios/stages-runtime/containerd/Containers"
+import * as Content from "@kios/stages-runtime/containerd/Content"
+import * as CriRuntime from "@kios/stages-runtime/containerd/CriRuntime"
+import * as Events from "@kios/stages-runtime/containerd/Events"
+import { encodeFrame, makeFrameDecoder } from "@kios/stages-runtime/containerd/GrpcFrame"
+import * as Health from "@kios/stages-runtime/containerd/Health"
+import * as Images from "@kios/stages-runtime/containerd/Images"
+import {
+  BinaryWriter,
+  decodeAny,
+  readMapEntry,
+  writeMap,
+  visitFields,
+} from "@kios/stages-runtime/containerd/Proto"
+import * as Streaming from "@kios/stages-runtime/containerd/Streaming"
+import * as Tasks from "@kios/stages-runtime/containerd/Tasks"
+import * as Version from "@kios/stages-runtime/containerd/Version"
 
 /** mulberry32: small, seeded, good enough to shuffle bytes. */
 const generator = (seed: number) => {
@@ -77,6 +83,26 @@ describe("frame decoder", () => {
       /10 bytes, the limit is 9/,
     )
     assert.isUndefined(makeFrameDecoder(9).push(new Uint8Array([0, 0, 0, 0, 9])).error)
+  })
+})
+
+describe("data frame", () => {
+  it("is one Data message of the length asked for, also when it is used again", () => {
+    const frame = Streaming.makeDataFrame(70_000)
+    for (const length of [70_000, 1, 127, 128, 0, 16_384, 65_536]) {
+      frame.payload.fill(length & 255, 0, length)
+      const decoded = makeFrameDecoder(100_000).push(frame.frame(length))
+      assert.lengthOf(decoded.messages, 1)
+      const any = decodeAny(decoded.messages[0]!)
+      assert.strictEqual(any.typeUrl, "containerd.types.transfer.Data")
+      let data: Uint8Array | undefined
+      visitFields(any.value, (f) => {
+        assert.strictEqual(f.number, 1)
+        data = f.bytes
+      })
+      assert.strictEqual(data?.length, length)
+      assert.isTrue(data?.every((b) => b === (length & 255)))
+    }
   })
 })
 

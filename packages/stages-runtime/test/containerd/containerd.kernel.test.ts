@@ -1,11 +1,70 @@
-// The contract on the real containerd, as root, with its root and state in a temporary directory.
-import { describe } from "@effect/vitest"
-import { Effect } from "effect"
+// The contract on the real containerd, as root, with its root and state in a temporary directory; and what
+// only the real one can show: containers that run.
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Queue, Stream } from "effect"
+import * as fs from "node:fs"
+import { kubernetesNamespace, make } from "@kios/stages-runtime/containerd/ContainerdClient"
+import { type Grpc, makeGrpc } from "@kios/stages-runtime/containerd/Grpc"
+import {
+  BinaryWriter,
+  encodeAny,
+  writeBytes,
+  writeMap,
+  writeString,
+} from "@kios/stages-runtime/containerd/Proto"
+import * as Tasks from "@kios/stages-runtime/containerd/Tasks"
+import type { TaskStart } from "@kios/stages-runtime/containerd/TaskStarts"
 import { contract } from "./contract.ts"
 import { tempDir } from "./support/http2Server.ts"
+import { writeOciArchive } from "./support/ociArchive.ts"
 import { containerdBinary, startContainerd } from "./support/realContainerd.ts"
 
 const binary = containerdBinary()
+const namespace = kubernetesNamespace
+const str = (n: number, v: string) => writeString(new BinaryWriter(), n, v)
+
+const spec = (id: string) => ({
+  ociVersion: "1.2.0",
+  process: { args: ["/bin/sleep", "600"], cwd: "/", user: { uid: 0, gid: 0 }, env: ["PATH=/bin:/usr/bin"] },
+  root: { path: "rootfs", readonly: true },
+  mounts: [
+    { destination: "/proc", type: "proc", source: "proc" },
+    { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "mode=755"] },
+  ],
+  linux: { namespaces: [{ type: "mount" }, { type: "pid" }], cgroupsPath: `/kios-test-${id}` },
+})
+/** Runs `sleep` in a container whose root is the host's, read-only; killed and deleted with the scope. */
+const runContainer = (grpc: Grpc, id: string, labels: Record<string, string>) => {
+  const call = (method: string, w: BinaryWriter) =>
+    grpc.unary(method, w.finish(), () => undefined, { namespace })
+  const tasks = "/containerd.services.tasks.v1.Tasks"
+  const container = writeMap(str(1, id), 2, labels)
+  writeBytes(container, 4, str(1, "io.containerd.runc.v2").finish())
+  const json = Buffer.from(JSON.stringify(spec(id)))
+  const typeUrl = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
+  writeBytes(container, 5, encodeAny({ typeUrl, value: json }))
+  const rootfs = writeString(
+    writeString(writeString(writeString(new BinaryWriter(), 1, "bind"), 2, "/"), 4, "bind"),
+    4,
+    "ro",
+  )
+  return Effect.acquireRelease(
+    Effect.gen(function* () {
+      yield* call(
+        "/containerd.services.containers.v1.Containers/Create",
+        writeBytes(new BinaryWriter(), 1, container.finish()),
+      )
+      yield* call(`${tasks}/Create`, writeBytes(str(1, id), 3, rootfs.finish()))
+      yield* call(`${tasks}/Start`, str(1, id))
+    }),
+    () =>
+      Effect.gen(function* () {
+        yield* call(`${tasks}/Kill`, str(1, id).tag(3, 0).uint32(9))
+        yield* call(`${tasks}/Delete`, str(1, id)).pipe(Effect.retry({ times: 200 }))
+        yield* call("/containerd.services.containers.v1.Containers/Delete", str(1, id))
+      }).pipe(Effect.ignore),
+  )
+}
 
 describe.skipIf(binary === undefined)("real containerd", () => {
   contract(
@@ -13,5 +72,97 @@ describe.skipIf(binary === undefined)("real containerd", () => {
       const containerd = yield* startContainerd(binary!, yield* tempDir)
       return { address: containerd.address, restart: containerd.restart }
     }),
+  )
+
+  it.live(
+    "containers that run already and new ones come once each, also across a restart of containerd",
+    () =>
+      Effect.gen(function* () {
+        const containerd = yield* startContainerd(binary!, yield* tempDir)
+        const grpc = yield* makeGrpc(containerd.address)
+        const client = yield* make(containerd.address)
+        const label = { "io.kubernetes.pod.name": "web", "io.cri-containerd.kind": "sandbox" }
+        yield* runContainer(grpc, "first", label)
+        const seen = yield* Queue.unbounded<TaskStart>()
+        yield* Effect.forkScoped(Stream.runForEach(client.taskStarts, (s) => Queue.offer(seen, s)))
+        const first = yield* Queue.take(seen)
+        assert.include(first, { containerId: "first", podName: "web", kind: "sandbox", startedAt: undefined })
+        assert.strictEqual(fs.readlinkSync(`/proc/${first.pid}/exe`), fs.realpathSync("/bin/sleep"))
+        yield* runContainer(grpc, "second", {})
+        const second = yield* Queue.take(seen)
+        assert.strictEqual(second.containerId, "second")
+        assert.isDefined(second.startedAt)
+        yield* containerd.restart
+        yield* runContainer(grpc, "third", {})
+        // Neither of the first two again, though both still run.
+        assert.strictEqual((yield* Queue.take(seen)).containerId, "third")
+        const running = yield* grpc.unary(Tasks.list, new Uint8Array(0), Tasks.decodeListResponse, {
+          namespace,
+        })
+        assert.deepStrictEqual(running.map((t) => `${t.containerId} ${t.status}`).sort(), [
+          "first RUNNING",
+          "second RUNNING",
+          "third RUNNING",
+        ])
+        assert.strictEqual(yield* Queue.size(seen), 0)
+      }).pipe(Effect.scoped, Effect.timeout("60 seconds")),
+  )
+
+  it.live("killed during an import: an error that names the archive, then all is well again", () =>
+    Effect.gen(function* () {
+      const dir = yield* tempDir
+      const containerd = yield* startContainerd(binary!, dir)
+      const client = yield* make(containerd.address)
+      writeOciArchive(`${dir}/a.tar`, { name: "kios.test/big:1", layerBytes: 60_000_000 })
+      const ingest = `${dir}/root/io.containerd.content.v1.content/ingest`
+      const [error] = yield* Effect.all(
+        [
+          Effect.flip(client.importImage({ archive: `${dir}/a.tar` })),
+          // The first blob that is on its way shows as a directory in the content store.
+          Effect.sync(() => fs.existsSync(ingest) && fs.readdirSync(ingest).length > 0).pipe(
+            Effect.delay("1 millis"),
+            Effect.repeat({ until: (on) => on }),
+            Effect.andThen(containerd.kill),
+          ),
+        ],
+        { concurrency: 2 },
+      )
+      assert.include(error.message, `${dir}/a.tar`)
+      assert.match(error.reason, /UNAVAILABLE|CANCELLED/)
+      yield* containerd.start
+      assert.lengthOf(yield* client.importImage({ archive: `${dir}/a.tar` }), 1)
+    }).pipe(Effect.scoped, Effect.timeout("60 seconds")),
+  )
+
+  it.live("an import that is interrupted leaves nothing behind and can be done again", () =>
+    Effect.gen(function* () {
+      const dir = yield* tempDir
+      const containerd = yield* startContainerd(binary!, dir)
+      const client = yield* make(containerd.address)
+      writeOciArchive(`${dir}/a.tar`, { name: "kios.test/big:1", layerBytes: 60_000_000 })
+      yield* Effect.timeout(client.importImage({ archive: `${dir}/a.tar` }), "20 millis").pipe(Effect.flip)
+      assert.deepStrictEqual(yield* client.images, [])
+      assert.strictEqual(yield* client.health, "SERVING")
+      assert.lengthOf(yield* client.importImage({ archive: `${dir}/a.tar` }), 1)
+    }).pipe(Effect.scoped, Effect.timeout("60 seconds")),
+  )
+
+  it.live("unpacks for a platform; an unknown snapshotter is an error", () =>
+    Effect.gen(function* () {
+      const dir = yield* tempDir
+      const containerd = yield* startContainerd(binary!, dir)
+      const client = yield* make(containerd.address)
+      const architecture = process.arch === "arm64" ? "arm64" : "amd64"
+      writeOciArchive(`${dir}/a.tar`, { name: "kios.test/unpacked:1" })
+      const platform = { os: "linux", architecture }
+      yield* client.importImage({ archive: `${dir}/a.tar`, unpack: { platform, snapshotter: "overlayfs" } })
+      const snapshots = fs.readdirSync(`${dir}/root/io.containerd.snapshotter.v1.overlayfs/snapshots`)
+      assert.lengthOf(snapshots, 1)
+      const wrong = client.importImage({
+        archive: `${dir}/a.tar`,
+        unpack: { platform, snapshotter: "nosuch" },
+      })
+      assert.include((yield* Effect.flip(wrong)).reason, "unpack platform")
+    }).pipe(Effect.scoped, Effect.timeout("60 seconds")),
   )
 })

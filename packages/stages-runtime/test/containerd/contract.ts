@@ -2,10 +2,14 @@
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber, Queue, type Scope, Stream } from "effect"
 import * as fs from "node:fs"
-import { kubernetesNamespace, make, pinnedImageLabels } from "../../src/containerd/ContainerdClient.ts"
-import { type Grpc, makeGrpc } from "../../src/containerd/Grpc.ts"
-import * as Images from "../../src/containerd/Images.ts"
-import { awaitReady } from "../../src/containerd/Probe.ts"
+import {
+  kubernetesNamespace,
+  make,
+  pinnedImageLabels,
+} from "@kios/stages-runtime/containerd/ContainerdClient"
+import { type Grpc, makeGrpc } from "@kios/stages-runtime/containerd/Grpc"
+import * as Images from "@kios/stages-runtime/containerd/Images"
+import { awaitReady } from "@kios/stages-runtime/containerd/Probe"
 import {
   BinaryWriter,
   encodeAny,
@@ -14,8 +18,8 @@ import {
   writeBytes,
   writeMap,
   writeString,
-} from "../../src/containerd/Proto.ts"
-import type { TaskStart } from "../../src/containerd/TaskStarts.ts"
+} from "@kios/stages-runtime/containerd/Proto"
+import type { TaskStart } from "@kios/stages-runtime/containerd/TaskStarts"
 import { tempDir } from "./support/http2Server.ts"
 import { writeOciArchive } from "./support/ociArchive.ts"
 

@@ -12,7 +12,7 @@ import {
   writeMap,
   writeString,
   writeTrue,
-} from "../../../src/containerd/Proto.ts"
+} from "@kios/stages-runtime/containerd/Proto"
 import { onMessages, refuse, respond, serve } from "./http2Server.ts"
 import { sha256 } from "./ociArchive.ts"
 
@@ -70,6 +70,18 @@ const readArchive = (tar: Buffer, prefix: string, blobs: Map<string, Buffer>) =>
   return named
 }
 
+const grant = (bytes: number) =>
+  encodeAny({
+    typeUrl: "containerd.types.transfer.WindowUpdate",
+    value: new BinaryWriter().tag(1, 0).int32(bytes).finish(),
+  })
+
+const list = (messages: Iterable<Uint8Array>) => {
+  const w = new BinaryWriter()
+  for (const m of messages) writeBytes(w, 1, m)
+  return w.finish()
+}
+
 /** Starts one on `address`. State outlives `stop` and `start`, as containerd's does. */
 export const makeFakeContainerd = (address: string) =>
   Effect.gen(function* () {
@@ -111,11 +123,6 @@ export const makeFakeContainerd = (address: string) =>
       )
     }
 
-    const grant = (bytes: number) =>
-      encodeAny({
-        typeUrl: "containerd.types.transfer.WindowUpdate",
-        value: new BinaryWriter().tag(1, 0).int32(bytes).finish(),
-      })
     const transfer = (stream: http2.ServerHttp2Stream, request: Uint8Array) => {
       const source = decodeAny(field(request, 1))
       const store = decodeAny(field(request, 2)).value
@@ -183,11 +190,6 @@ export const makeFakeContainerd = (address: string) =>
       for (const s of subscribers) if (s.topics.includes(topic)) s.send(message)
     }
 
-    const list = (messages: Iterable<Uint8Array>) => {
-      const w = new BinaryWriter()
-      for (const m of messages) writeBytes(w, 1, m)
-      return w.finish()
-    }
     // The answer's message, or a number and text for a refusal.
     const unary = (
       method: string,

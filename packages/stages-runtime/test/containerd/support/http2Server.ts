@@ -4,7 +4,7 @@ import * as fs from "node:fs"
 import * as http2 from "node:http2"
 import * as os from "node:os"
 import * as path from "node:path"
-import { encodeFrame, makeFrameDecoder } from "../../../src/containerd/GrpcFrame.ts"
+import { encodeFrame, makeFrameDecoder } from "@kios/stages-runtime/containerd/GrpcFrame"
 
 export const tempDir = Effect.acquireRelease(
   Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "kios-containerd-"))),

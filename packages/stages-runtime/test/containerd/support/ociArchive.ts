@@ -25,6 +25,8 @@ export const tarOf = (files: ReadonlyArray<readonly [string, Buffer]>): Buffer =
   ])
 export const sha256 = (b: Buffer) => createHash("sha256").update(b).digest("hex")
 
+const json = (v: unknown) => Buffer.from(JSON.stringify(v))
+
 export interface ArchiveOptions {
   /** Annotation `io.containerd.image.name`. */
   readonly name?: string
@@ -40,7 +42,6 @@ export interface ArchiveOptions {
 export const writeOciArchive = (path: string, options: ArchiveOptions): string => {
   const content = Buffer.alloc(options.layerBytes ?? 1000, "kios")
   const layer = tarOf([["etc/kios", content]])
-  const json = (v: unknown) => Buffer.from(JSON.stringify(v))
   const blob = (mediaType: string, b: Buffer) => ({
     mediaType,
     digest: `sha256:${sha256(b)}`,

@@ -4,21 +4,30 @@ import { type ChildProcess, spawn } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import { awaitReady } from "../../../src/containerd/Probe.ts"
+import { awaitReady } from "@kios/stages-runtime/containerd/Probe"
 
-const cacheDir = () =>
-  process.env["KIOS_CACHE"] ??
-  path.join(process.env["XDG_CACHE_HOME"] ?? path.join(os.homedir(), ".cache"), "kios")
+const componentsDir = () => {
+  const cache = process.env["XDG_CACHE_HOME"] ?? path.join(os.homedir(), ".cache")
+  return path.join(process.env["KIOS_CACHE"] ?? path.join(cache, "kios"), "components")
+}
 
-const newestInCache = (): string | undefined => {
-  const root = cacheDir()
+/** The newest file of that name in the component cache (`components/<name>-<version>-<key>/files/...`). */
+const newestInCache = (name: string): string | undefined => {
+  const root = componentsDir()
   if (!fs.existsSync(root)) return undefined
-  const found = fs
+  const modified = (f: string) => fs.statSync(f).mtimeMs
+  return fs
     .readdirSync(root, { recursive: true, encoding: "utf8" })
-    .filter((f) => path.basename(f) === "containerd")
+    .filter((f) => path.basename(f) === name)
     .map((f) => path.join(root, f))
     .filter((f) => fs.statSync(f).isFile())
-  return found.sort((a, b) => fs.statSync(b).mtimeMs - fs.statSync(a).mtimeMs)[0]
+    .sort((a, b) => modified(b) - modified(a))[0]
+}
+
+/** A program that belongs to containerd: beside it, else in the component cache, else on PATH. */
+const companion = (binary: string, name: string): string => {
+  const beside = path.join(path.dirname(binary), name)
+  return fs.existsSync(beside) ? beside : (newestInCache(name) ?? name)
 }
 
 /**
@@ -28,13 +37,15 @@ const newestInCache = (): string | undefined => {
 export const containerdBinary = (): string | undefined => {
   const named = process.env["KIOS_CONTAINERD"]
   if (named !== undefined && !fs.existsSync(named)) throw new Error(`KIOS_CONTAINERD=${named} does not exist`)
-  const binary = named ?? newestInCache()
+  const binary = named ?? newestInCache("containerd")
   if (binary === undefined && process.env["CI"] !== undefined)
     throw new Error("no containerd: set KIOS_CONTAINERD or build the components")
-  return process.getuid?.() === 0 ? binary : undefined
+  const root = process.getuid?.() === 0
+  if (!root && process.env["CI"] !== undefined) throw new Error("these tests need root")
+  return root ? binary : undefined
 }
 
-const config = (dir: string, bin: string) => `version = 3
+const config = (dir: string, runc: string) => `version = 3
 root = "${dir}/root"
 state = "${dir}/state"
 disabled_plugins = [ "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs", "io.containerd.differ.v1.erofs", "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp", "io.containerd.nri.v1.nri" ]
@@ -48,7 +59,7 @@ disabled_plugins = [ "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsh
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-  BinaryName = "${bin}/runc"
+  BinaryName = "${runc}"
 `
 
 export interface RealContainerd {
@@ -63,15 +74,16 @@ export interface RealContainerd {
 export const startContainerd = (binary: string, dir: string) =>
   Effect.acquireRelease(
     Effect.gen(function* () {
-      const bin = path.dirname(binary)
+      const runc = companion(binary, "runc")
+      const shim = path.dirname(companion(binary, "containerd-shim-runc-v2"))
       const address = `${dir}/containerd.sock`
-      fs.writeFileSync(`${dir}/config.toml`, config(dir, bin))
+      fs.writeFileSync(`${dir}/config.toml`, config(dir, runc))
       let child: ChildProcess | undefined
       const start = Effect.gen(function* () {
         const log = fs.openSync(`${dir}/log`, "a")
         child = spawn(binary, ["--config", `${dir}/config.toml`], {
           stdio: ["ignore", log, log],
-          env: { PATH: `${bin}:${process.env["PATH"]}` },
+          env: { PATH: `${shim}:${process.env["PATH"]}` },
         })
         child.on("error", () => {})
         fs.closeSync(log)

@@ -1,0 +1,269 @@
+/**
+ * From a recipe to an EFI file.
+ */
+import { Clock, Effect } from "effect"
+import * as crypto from "node:crypto"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { ComponentStore } from "./components/ComponentStore.ts"
+import { components, type Catalog } from "./components/catalog.ts"
+import { CacheLocation } from "./components/Environment.ts"
+import { step } from "./components/Progress.ts"
+import { filePath, type Resolved } from "./components/Resolved.ts"
+import type { Origin, Recipe, RecipeImage } from "./ImageRecipe.ts"
+import { ImageFileError } from "./image/ImageError.ts"
+import * as Initramfs from "./image/Initramfs.ts"
+import * as ModuleSet from "./image/ModuleSet.ts"
+import * as OciArchive from "./image/OciArchive.ts"
+import * as Sbom from "./image/Sbom.ts"
+import * as Seal from "./image/Seal.ts"
+import * as Uki from "./image/Uki.ts"
+
+/** How many bytes one part of the image takes before compression. */
+export interface PartSize {
+  readonly part: string
+  readonly bytes: number
+}
+
+/** What was built. Sizes in bytes. */
+export interface Build {
+  readonly efi: string
+  readonly bytes: number
+  readonly sha256: string
+  /** The initramfs as it is in the EFI, and unpacked. */
+  readonly initramfs: { readonly bytes: number; readonly uncompressedBytes: number }
+  readonly kernelBytes: number
+  readonly parts: ReadonlyArray<PartSize>
+  readonly sbom: string
+  readonly seconds: number
+}
+
+export interface BuildOptions {
+  readonly recipe: Recipe
+  /** Path of the EFI; the SBOM is put beside it. */
+  readonly output: string
+}
+
+const attempt = <A>(operation: string, where: string, run: () => A) =>
+  Effect.try({
+    try: run,
+    catch: (cause) =>
+      new ImageFileError({
+        operation,
+        path: where,
+        code: (cause as NodeJS.ErrnoException).code ?? "EIO",
+        cause,
+      }),
+  })
+
+// Components that every image has, whatever its recipe's files.
+const always = ["kernel", "efi-stub", "node"] as const
+
+/** The components that a recipe takes files from. */
+export const componentsOf = (recipe: Recipe): ReadonlyArray<keyof Catalog> => {
+  const origins = [
+    ...recipe.files.map((file) => file.from),
+    ...recipe.images.flatMap((image) => image.files.map((file) => ("from" in file ? file.from : undefined))),
+  ]
+  const named = origins.flatMap((origin) => (origin?._tag === "Component" ? [origin.component] : []))
+  return [...new Set([...always, ...named])]
+}
+
+type Parts = Partial<Record<keyof Catalog, Resolved>>
+
+const resolveAll = Effect.fnUntraced(function* (recipe: Recipe) {
+  const store = yield* ComponentStore
+  const catalog = yield* components("x86_64")
+  const names = componentsOf(recipe)
+  const resolved = yield* store.resolveAll(names.map((name) => catalog[name]))
+  return Object.fromEntries(names.map((name, index) => [name, resolved[index]])) as Parts
+})
+
+const part = (parts: Parts, name: keyof Catalog): Resolved => {
+  const found = parts[name]
+  if (found === undefined)
+    throw new RangeError(`component ${name} was not resolved: componentsOf() left it out`)
+  return found
+}
+
+const pathOf = (parts: Parts, origin: Origin): string =>
+  origin._tag === "Local" ? origin.file : filePath(part(parts, origin.component), origin.file)
+
+/** Devices that exist before /dev is mounted: where the kernel and init write. */
+const devices: ReadonlyArray<Initramfs.Entry> = [
+  { _tag: "CharDevice", path: "/dev/console", mode: 0o600, major: 5, minor: 1 },
+  { _tag: "CharDevice", path: "/dev/kmsg", mode: 0o600, major: 1, minor: 11 },
+  { _tag: "CharDevice", path: "/dev/null", mode: 0o666, major: 1, minor: 3 },
+]
+
+// Looked up by programs of the image, and nothing may be put there.
+const emptyDirectories: ReadonlyArray<Initramfs.Entry> = [
+  { _tag: "Directory", path: "/lib/kios/volume-plugins", mode: 0o755 },
+  { _tag: "Directory", path: "/lib/kios/etc/kubernetes/manifests", mode: 0o755 },
+  { _tag: "Directory", path: "/lib/kios/etc/cni/net.d", mode: 0o755 },
+  { _tag: "Directory", path: "/lib/kios/images", mode: 0o755 },
+]
+
+const buildImage = (parts: Parts, image: RecipeImage, output: string) =>
+  OciArchive.build(
+    {
+      name: image.name,
+      architecture: "amd64",
+      config: image.config,
+      files: image.files.map((file) =>
+        "from" in file ? { path: file.path, mode: file.mode, source: pathOf(parts, file.from) } : file,
+      ),
+    },
+    output,
+  )
+
+/** Bytes by what people ask about: the first component of a file's name that means something. */
+const partOf = (recipe: Recipe) => {
+  const byPath = new Map(recipe.files.map((file) => [file.path.replace(/^\//u, ""), file]))
+  return (entry: string): string => {
+    const name = entry.replace(/^\//u, "")
+    const file = byPath.get(name)
+    if (file?.from._tag === "Init") return "init (node and bundle)"
+    if (name.startsWith("lib/modules/")) return "kernel modules"
+    if (name.startsWith("lib/kios/images/")) return "images"
+    if (file?.from._tag === "Component" && name.startsWith("bin/")) return name.slice("bin/".length)
+    return name.startsWith("lib/kios/etc/") ? "/etc" : "libraries"
+  }
+}
+
+const sha256 = (file: string): Promise<string> =>
+  new Promise((resolve, reject) => {
+    const hash = crypto.createHash("sha256")
+    fs.createReadStream(file)
+      .on("data", (chunk) => hash.update(chunk))
+      .on("error", reject)
+      .on("end", () => resolve(hash.digest("hex")))
+  })
+
+/**
+ * Builds the EFI of a recipe: resolves its components, seals init, makes the
+ * container images, the initramfs and the unified kernel image, and writes the
+ * software bill of materials beside it (`kios.cdx.json`).
+ *
+ * Progress goes to the `Progress` reference. Fails with `ComponentError` or
+ * `ImageError`, each of which says what to do.
+ *
+ * @example
+ * ```ts
+ * import * as Build from "@kios/distro/Build"
+ * import { recipe } from "@kios/distro/recipe"
+ *
+ * const efi = Build.build({ recipe, output: "dist/kios.efi" })
+ * ```
+ */
+export const build = Effect.fn("Build.build")(function* ({ output, recipe }: BuildOptions) {
+  const started = yield* Clock.monotonicTimeNanos
+  const parts = yield* resolveAll(recipe)
+  const cache = yield* CacheLocation
+  const directory = path.dirname(path.resolve(output))
+  const kernel = part(parts, "kernel")
+  const release = kernel.attributes["release"] ?? ""
+  const work = path.join(directory, "build")
+  const modulesWork = path.join(cache.root, "modules", kernel.key)
+  yield* attempt("create", work, () => fs.mkdirSync(work, { recursive: true }))
+  yield* attempt("create", modulesWork, () => fs.mkdirSync(modulesWork, { recursive: true }))
+
+  const init = path.join(work, "init")
+  const sealed = yield* step(
+    "init",
+    "bundle and seal",
+    Seal.seal({
+      entry: recipe.init,
+      node: filePath(part(parts, "node"), "bin/node"),
+      directory: work,
+      output: init,
+    }),
+  )
+  const images = yield* step(
+    "images",
+    `make ${recipe.images.length} container images`,
+    Effect.forEach(recipe.images, (image) => {
+      const file = path.join(work, `${image.file}.tar`)
+      return Effect.map(buildImage(parts, image, file), () => ({ image, file }))
+    }),
+  )
+  const modules = yield* step(
+    "kernel",
+    "collect modules",
+    ModuleSet.entries({ root: kernel.directory, release, modules: recipe.modules, work: modulesWork }),
+  )
+  const entries: ReadonlyArray<Initramfs.Entry> = [
+    ...devices,
+    ...emptyDirectories,
+    ...recipe.files.map((file) => ({
+      _tag: "File" as const,
+      path: file.path,
+      mode: file.mode,
+      content: { path: file.from._tag === "Init" ? init : pathOf(parts, file.from) },
+    })),
+    ...images.map(({ file, image }) => ({
+      _tag: "File" as const,
+      path: `/lib/kios/images/${image.file}.tar`,
+      mode: 0o644,
+      content: { path: file },
+    })),
+    ...modules,
+  ]
+  const initrd = path.join(work, "initramfs.img")
+  const initramfs = yield* step(
+    "initramfs",
+    `pack (${recipe.compression.compression})`,
+    Initramfs.write(entries, { output: initrd, ...recipe.compression }),
+  )
+  const vmlinuz = filePath(kernel, "boot/vmlinuz")
+  const uki = yield* step(
+    "efi",
+    "link",
+    Uki.build({
+      output,
+      stub: filePath(part(parts, "efi-stub"), "linuxx64.efi.stub"),
+      kernel: vmlinuz,
+      initrd,
+      cmdline: recipe.cmdline.join(" "),
+      osRelease: `NAME="${recipe.name}"\nID=kios\nPRETTY_NAME="${recipe.name} ${recipe.version}"\nVERSION_ID="${recipe.version}"\n`,
+      uname: release,
+    }),
+  )
+  const sbom = path.join(directory, `${path.basename(output, ".efi")}.cdx.json`)
+  const initDigest = yield* Effect.promise(() => sha256(init))
+  const document = yield* Sbom.make({ name: recipe.name, version: recipe.version }, [
+    ...Object.values(parts).map((resolved) => ({
+      name: resolved.name,
+      version: resolved.version,
+      license: resolved.license,
+      source: resolved.source.description,
+      files: resolved.files,
+    })),
+    {
+      name: "kios-init",
+      version: recipe.version,
+      license: "Apache-2.0",
+      source: "sealed from the distro's own packages",
+      files: [{ path: "init", sha256: initDigest, size: sealed.bytes }],
+    },
+  ])
+  yield* attempt("write", sbom, () => fs.writeFileSync(sbom, document))
+
+  const name = partOf(recipe)
+  const sizes = new Map<string, number>()
+  for (const entry of initramfs.parts)
+    sizes.set(name(entry.path), (sizes.get(name(entry.path)) ?? 0) + entry.bytes)
+  const kernelBytes = fs.statSync(vmlinuz).size
+  return {
+    efi: path.resolve(output),
+    bytes: uki.bytes,
+    sha256: uki.sha256,
+    initramfs: { bytes: initramfs.bytes, uncompressedBytes: initramfs.uncompressedBytes },
+    kernelBytes,
+    parts: [...sizes]
+      .map(([partName, bytes]) => ({ part: partName, bytes }))
+      .sort((a, b) => b.bytes - a.bytes),
+    sbom,
+    seconds: Number((yield* Clock.monotonicTimeNanos) - started) / 1e9,
+  } satisfies Build
+})

@@ -1,0 +1,62 @@
+/**
+ * What is in an image, as data: every file with where it comes from and why it
+ * is there. The builder executes it and docs/files.md prints it.
+ */
+import type { Catalog } from "./components/catalog.ts"
+import type { WriteOptions } from "./image/Initramfs.ts"
+import type * as OciArchive from "./image/OciArchive.ts"
+
+/** Where a file comes from. */
+export type Origin =
+  /** A file of a component. */
+  | { readonly _tag: "Component"; readonly component: keyof Catalog; readonly file: string }
+  /** A file of the build machine: absolute path. */
+  | { readonly _tag: "Local"; readonly file: string }
+
+/** One file of the image. */
+export interface RecipeFile {
+  readonly path: string
+  readonly mode: number
+  readonly from: Origin | { readonly _tag: "Init" }
+  /** One line for people: who needs it. */
+  readonly why: string
+}
+
+/** A container image that the EFI carries. */
+export interface RecipeImage {
+  /** File name below /lib/kios/images, without `.tar`. */
+  readonly file: string
+  readonly name: string
+  readonly why: string
+  readonly config: OciArchive.Recipe["config"]
+  readonly files: ReadonlyArray<
+    | { readonly path: string; readonly mode: number; readonly from: Origin }
+    | { readonly path: string; readonly symlink: string }
+    | { readonly path: string; readonly directory: true; readonly mode: number }
+  >
+}
+
+export interface Recipe {
+  /** Shown by the firmware and in /etc/os-release. */
+  readonly name: string
+  readonly version: string
+  /** Module whose last statement is `Init.start(...)`. */
+  readonly init: string
+  readonly files: ReadonlyArray<RecipeFile>
+  readonly images: ReadonlyArray<RecipeImage>
+  /** Kernel modules; what they need comes with them. */
+  readonly modules: ReadonlyArray<string>
+  /** Kernel command line, one parameter an element. */
+  readonly cmdline: ReadonlyArray<string>
+  readonly compression: Pick<WriteOptions, "compression" | "level">
+}
+
+/** A file of a component. */
+export const component = (name: keyof Catalog, file: string): Origin => ({
+  _tag: "Component",
+  component: name,
+  file,
+})
+
+/** A file of the build machine. */
+export const local = (file: string): Origin => ({ _tag: "Local", file })

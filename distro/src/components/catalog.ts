@@ -1,0 +1,43 @@
+import { Effect } from "effect"
+import { updatePins as updatePinsOf } from "./apt/DebianPins.ts"
+import { boot } from "./catalog/Boot.ts"
+import { kubernetes } from "./catalog/Kubernetes.ts"
+import { libraries } from "./catalog/Libraries.ts"
+import { node } from "./catalog/Node.ts"
+import { debianRecipes, pinsFile } from "./catalog/Recipe.ts"
+import { userland } from "./catalog/Userland.ts"
+import type { Arch } from "./Component.ts"
+
+/**
+ * The components of the reference distro, by name. Reads the Debian pins;
+ * fetches nothing. `go-bootstrap` is a tool of the build and no part of an
+ * image: it is resolved when the machine has no usable Go.
+ *
+ * @param arch The machine's architecture; x86_64 is what there are recipes for.
+ * @param options.pins The file with the Debian pins.
+ * @example
+ * ```ts
+ * const catalog = yield* components("x86_64")
+ * const kernel = yield* store.resolve(catalog.kernel)
+ * filePath(kernel, "boot/vmlinuz")
+ * ```
+ */
+export const components = Effect.fn("components")(function* (
+  _arch: Arch,
+  options: { readonly pins?: string } = {},
+) {
+  const debian = yield* debianRecipes(options.pins ?? pinsFile)
+  return {
+    ...(yield* boot(debian)),
+    ...(yield* libraries(debian)),
+    ...(yield* userland(debian)),
+    ...(yield* node(debian)),
+    ...(yield* kubernetes(debian)),
+  }
+})
+
+/** The type of the catalog. */
+export type Catalog = Effect.Success<ReturnType<typeof components>>
+
+/** Pin what Debian serves now for the reference distro: `kios components update`. See {@link updatePinsOf}. */
+export const updatePins = updatePinsOf(pinsFile)

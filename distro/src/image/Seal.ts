@@ -1,0 +1,169 @@
+/**
+ * `/init`: our program, bundled and sealed into one executable.
+ *
+ * 1. esbuild bundles the TypeScript into one CommonJS file.
+ * 2. Node runs it up to its main function and writes the heap as a start-up
+ *    snapshot: at boot nothing is parsed, compiled or evaluated again.
+ * 3. The snapshot is put into a copy of the Node executable, with options that
+ *    make it deaf to arguments, NODE_OPTIONS and SIGUSR1.
+ *
+ * https://nodejs.org/docs/latest-v24.x/api/single-executable-applications.html
+ */
+import { Effect } from "effect"
+import * as esbuild from "esbuild"
+import * as fs from "node:fs"
+import { createRequire } from "node:module"
+import * as path from "node:path"
+import { runToolOk } from "../components/Tools.ts"
+import { ImageFileError, ToolFailed } from "./ImageError.ts"
+
+export interface SealOptions {
+  /** The program: a module whose last statement is `Init.start(...)`. */
+  readonly entry: string
+  /** Stripped Node executable of the machine that the image is for. */
+  readonly node: string
+  /** Directory for what is made on the way; must exist. */
+  readonly directory: string
+  readonly output: string
+}
+
+/** What was sealed. Sizes in bytes. */
+export interface Sealed {
+  readonly output: string
+  readonly bundleBytes: number
+  readonly snapshotBytes: number
+  readonly bytes: number
+  /** Modules in the bundle with their bytes, largest first. */
+  readonly modules: ReadonlyArray<{ readonly path: string; readonly bytes: number }>
+}
+
+// The string that marks a Node executable as one that may carry a program; see the page above.
+const SENTINEL = "NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2"
+
+/**
+ * The options of the single executable. `execArgvExtension: "none"` and
+ * `--disable-sigusr1` are what seals it: without them NODE_OPTIONS would run
+ * code and SIGUSR1 would open a debugger.
+ */
+export const seaConfig = (main: string, output: string) => ({
+  main,
+  output,
+  disableExperimentalSEAWarning: true,
+  useSnapshot: true,
+  useCodeCache: false,
+  execArgv: ["--disable-sigusr1", "--no-warnings"],
+  execArgvExtension: "none",
+})
+
+const require = createRequire(import.meta.url)
+
+const file = <A>(operation: string, where: string, run: () => A) =>
+  Effect.try({
+    try: run,
+    catch: (cause) =>
+      new ImageFileError({
+        operation,
+        path: where,
+        code: (cause as NodeJS.ErrnoException).code ?? "EIO",
+        cause,
+      }),
+  })
+
+/** Bundles init; used alone by tests that look at what is in it. */
+export const bundle = (entry: string, output: string) =>
+  Effect.tryPromise({
+    try: () =>
+      esbuild.build({
+        entryPoints: [entry],
+        outfile: output,
+        bundle: true,
+        minify: true,
+        // Names in stack traces are worth their few bytes: they are all that a console shows.
+        keepNames: false,
+        platform: "node",
+        format: "cjs",
+        target: "node24",
+        conditions: ["@kios/source"],
+        metafile: true,
+        logLevel: "silent",
+      }),
+    catch: (cause) =>
+      new ToolFailed({
+        tool: "esbuild",
+        args: [entry],
+        exit: "1",
+        output: cause instanceof Error ? cause.message : String(cause),
+      }),
+  }).pipe(
+    Effect.map((result) => {
+      const written = Object.values(result.metafile.outputs)[0]
+      return {
+        bytes: written?.bytes ?? 0,
+        modules: Object.entries(written?.inputs ?? {})
+          .map(([name, input]) => ({ path: name, bytes: input.bytesInOutput }))
+          .sort((a, b) => b.bytes - a.bytes),
+      }
+    }),
+  )
+
+/**
+ * Bundles and seals a program.
+ *
+ * Fails with `ToolFailed` when it does not bundle, with `BuildFailed` when it
+ * does not survive being made a snapshot (something native or open at module
+ * level), with `ImageFileError` or `DiskFull` when it cannot be written.
+ *
+ * @example
+ * ```ts
+ * import * as Seal from "@kios/distro/image/Seal"
+ *
+ * const sealed = Seal.seal({ entry: "src/init.ts", node: "/cache/node", directory: "/tmp/work", output: "dist/init" })
+ * ```
+ */
+export const seal = Effect.fn("Seal.seal")(function* (options: SealOptions) {
+  const script = path.join(options.directory, "init.cjs")
+  const blob = path.join(options.directory, "init.blob")
+  const config = path.join(options.directory, "sea.json")
+  const bundled = yield* bundle(options.entry, script)
+  yield* file("write", config, () => fs.writeFileSync(config, JSON.stringify(seaConfig(script, blob))))
+  // The same executable makes the snapshot and carries it: V8 refuses another build's.
+  yield* runToolOk({
+    component: "init",
+    doing: "making the start-up snapshot of init",
+    writesTo: options.directory,
+    command: options.node,
+    args: ["--no-warnings", "--experimental-sea-config", config],
+    env: { TZ: "UTC", LANG: "C.UTF-8" },
+  })
+  const partial = `${options.output}.${process.pid}.partial`
+  yield* Effect.gen(function* () {
+    yield* file("copy node to", partial, () => {
+      fs.copyFileSync(options.node, partial)
+      fs.chmodSync(partial, 0o755)
+    })
+    // A process of its own: postject's library takes over its process's error handlers.
+    yield* runToolOk({
+      component: "init",
+      doing: "putting the snapshot into init",
+      writesTo: path.dirname(options.output),
+      command: process.execPath,
+      args: [
+        require.resolve("postject/dist/cli.js"),
+        partial,
+        "NODE_SEA_BLOB",
+        blob,
+        "--sentinel-fuse",
+        SENTINEL,
+      ],
+      env: { LANG: "C.UTF-8" },
+    })
+    yield* file("rename", options.output, () => fs.renameSync(partial, options.output))
+  }).pipe(Effect.ensuring(Effect.sync(() => fs.rmSync(partial, { force: true }))))
+  return {
+    output: options.output,
+    bundleBytes: bundled.bytes,
+    modules: bundled.modules,
+    snapshotBytes: fs.statSync(blob).size,
+    bytes: fs.statSync(options.output).size,
+  } satisfies Sealed
+})

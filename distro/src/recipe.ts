@@ -1,0 +1,167 @@
+/**
+ * What is in the reference distro's EFI.
+ */
+import * as KernelModules from "@kios/stages-runtime/KernelModules"
+import { reference as runtime } from "@kios/stages-runtime/ContainerdConfig"
+import { fileURLToPath } from "node:url"
+import { component, local, type Recipe, type RecipeFile, type RecipeImage } from "./ImageRecipe.ts"
+
+const here = (file: string) => fileURLToPath(new URL(`../${file}`, import.meta.url))
+
+const binaries: ReadonlyArray<RecipeFile> = [
+  {
+    path: "/init",
+    mode: 0o755,
+    from: { _tag: "Init" },
+    why: "PID 1: our program sealed into Node; unlinked once the root is switched",
+  },
+  {
+    path: "/bin/containerd",
+    mode: 0o755,
+    from: component("containerd", "bin/containerd"),
+    why: "the container runtime",
+  },
+  {
+    path: "/bin/containerd-shim-runc-v2",
+    mode: 0o755,
+    from: component("containerd", "bin/containerd-shim-runc-v2"),
+    why: "one process for each pod, so that pods outlive containerd",
+  },
+  { path: "/bin/runc", mode: 0o755, from: component("runc", "bin/runc"), why: "makes containers" },
+  { path: "/bin/kubelet", mode: 0o755, from: component("kubelet", "bin/kubelet"), why: "runs pods" },
+  {
+    path: "/bin/mount",
+    mode: 0o755,
+    from: component("util-linux", "bin/mount"),
+    why: "the kubelet executes it for volumes",
+  },
+  {
+    path: "/bin/umount",
+    mode: 0o755,
+    from: component("util-linux", "bin/umount"),
+    why: "the kubelet executes it for volumes",
+  },
+]
+
+const library = (name: string, from: Parameters<typeof component>[0], why: string): RecipeFile => ({
+  path: `/lib/${name}`,
+  mode: 0o644,
+  from: component(from, `lib/${name}`),
+  why,
+})
+
+const libraries: ReadonlyArray<RecipeFile> = [
+  {
+    path: "/lib64/ld-linux-x86-64.so.2",
+    // The kernel executes it as the interpreter of every dynamic program.
+    mode: 0o755,
+    from: component("glibc", "lib64/ld-linux-x86-64.so.2"),
+    why: "the loader of /init, mount and umount",
+  },
+  library("libc.so.6", "glibc", "/init, mount, umount"),
+  library("libm.so.6", "glibc", "/init"),
+  library("libdl.so.2", "glibc", "/init"),
+  library("libpthread.so.0", "glibc", "/init"),
+  library("libstdc++.so.6", "gcc-libs", "/init"),
+  library("libgcc_s.so.1", "gcc-libs", "/init"),
+  library("libmount.so.1", "util-linux", "mount, umount"),
+  library("libblkid.so.1", "util-linux", "libmount"),
+  library("libselinux.so.1", "libselinux", "libmount"),
+  library("libpcre2-8.so.0", "pcre2", "libselinux"),
+  {
+    path: "/lib/kios/koffi.node",
+    mode: 0o644,
+    from: component("koffi", "lib/koffi.node"),
+    why: "init's system calls",
+  },
+]
+
+const etc = (name: string, why: string, file = `rootfs/etc/${name}`): RecipeFile => ({
+  path: `/lib/kios/etc/${name}`,
+  mode: 0o644,
+  from: local(here(file)),
+  why,
+})
+
+// Below /lib/kios/etc: the lower layer of the overlay on /etc.
+const configuration: ReadonlyArray<RecipeFile> = [
+  etc("os-release", "the kubelet reports it as the node's osImage"),
+  etc("passwd", "the kubelet does not start without it (user namespaces); runc resolves user names in it"),
+  etc("group", "tty is the group of terminals"),
+  etc("hosts", "the kubelet copies it into pods of the host's network"),
+  etc("nsswitch.conf", "files before DNS for programs that ask"),
+  etc("resolv.conf", "the kubelet's resolvConf; the dhcp pod writes it"),
+  {
+    path: "/lib/kios/etc/ssl/certs/ca-certificates.crt",
+    mode: 0o644,
+    from: component("ca-certificates", "etc/ssl/certs/ca-certificates.crt"),
+    why: "containerd trusts registries by it",
+  },
+  etc("kubernetes/manifests/dhcp.yaml", "the node's network", "manifests/dhcp.yaml"),
+  etc("kubernetes/manifests/hello.yaml", "the sample pod", "manifests/hello.yaml"),
+]
+
+const applets = (
+  "awk basename cat chmod chown cp cut date dd df dirname dmesg du echo env expr false find free grep head hostname " +
+  "httpd id ip kill ls mkdir mknod mktemp more mount mv nc nproc nsenter od ping printf ps pwd readlink reboot rm rmdir " +
+  "route sed seq sh sleep sort stat sync tail tar tee test timeout touch tr true udhcpc umount uname uniq unshare uptime " +
+  "vi wc wget which xargs base64 sha256sum"
+).split(" ")
+
+const busyboxVersion = "1.37.0"
+
+/** The images' names, as manifests spell them. */
+export const imageNames = { pause: runtime.sandboxImage, busybox: `localhost/kios/busybox:${busyboxVersion}` }
+
+const images: ReadonlyArray<RecipeImage> = [
+  {
+    file: "pause",
+    name: imageNames.pause,
+    why: "the container that holds a pod's namespaces",
+    config: { entrypoint: ["/pause"], user: "65535:65535" },
+    files: [{ path: "pause", mode: 0o755, from: component("pause", "pause") }],
+  },
+  {
+    file: "busybox",
+    name: imageNames.busybox,
+    why: "the sample pod and the dhcp pod",
+    config: { entrypoint: ["/bin/sh"], env: ["PATH=/bin"] },
+    files: [
+      { path: "bin/busybox", mode: 0o755, from: component("busybox", "bin/busybox") },
+      ...applets.map((name) => ({ path: `bin/${name}`, symlink: "busybox" })),
+      { path: "tmp", directory: true, mode: 0o1777 },
+      { path: "kios/dhcp.sh", mode: 0o755, from: local(here("images/busybox/dhcp.sh")) },
+      { path: "www/index.html", mode: 0o644, from: local(here("images/busybox/index.html")) },
+    ],
+  },
+]
+
+const cmdline = [
+  "console=tty0",
+  "console=ttyS0,115200",
+  // Notices and worse: the kernel's own chatter would cost more than the boot on a serial line.
+  "loglevel=6",
+  // Init's records are not to be dropped by the limit for user space.
+  "printk.devkmsg=on",
+  // A kernel or init that dies is started again.
+  "panic=10",
+  // tmpfs as rootfs stops at half of the memory; ramfs does not.
+  "rootfstype=ramfs",
+  // Kernel hardening; see docs/security.md.
+  "slab_nomerge",
+  "pti=on",
+  "module.sig_enforce=1",
+  "proc_mem.force_override=never",
+]
+
+/** The reference distro. */
+export const recipe: Recipe = {
+  name: "kiOS",
+  version: "0.1.0",
+  init: here("src/init.ts"),
+  files: [...binaries, ...libraries, ...configuration],
+  images,
+  modules: [...KernelModules.bootModules, ...KernelModules.nodeModules],
+  cmdline,
+  compression: { compression: "zstd", level: 3 },
+}

@@ -1,0 +1,58 @@
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { pinsFile } from "../../src/components/catalog/Recipe.ts"
+import { components } from "../../src/components/catalog.ts"
+import { cacheKey } from "../../src/components/ComponentCache.ts"
+import { temporaryDirectory } from "./support.ts"
+
+const glibcKey = (pins: string) =>
+  Effect.gen(function* () {
+    const { glibc } = yield* components("x86_64", { pins })
+    return cacheKey(glibc, glibc.sources[0], yield* glibc.sources[0].fingerprint)
+  })
+
+it.effect(
+  "every component has its name, a version, a license and pinned sources, and no two share a file",
+  () =>
+    Effect.gen(function* () {
+      const catalog = yield* components("x86_64")
+      const owners = new Map<string, string>()
+      for (const [name, component] of Object.entries(catalog)) {
+        assert.strictEqual(component.name, name)
+        assert.match(component.version, /\d/u)
+        assert.notStrictEqual(component.license, "")
+        for (const source of component.sources) {
+          const fingerprint = yield* source.fingerprint
+          assert.match(JSON.stringify(fingerprint), /[0-9a-f]{64}/u, `${name} pins nothing by digest`)
+          assert.match(cacheKey(component, source, fingerprint), /^[0-9a-f]{64}$/u)
+        }
+        for (const file of component.provides) {
+          assert.isUndefined(owners.get(file), `${file} is of ${owners.get(file)} and of ${name}`)
+          owners.set(file, name)
+        }
+      }
+    }),
+)
+
+it.effect("keys are the same each time and follow the pins", () =>
+  Effect.gen(function* () {
+    const changed = path.join(yield* temporaryDirectory, "pins.json")
+    fs.writeFileSync(
+      changed,
+      fs.readFileSync(pinsFile, "utf8").replace(/("libc6"[\s\S]*?"version": ")/u, "$199"),
+    )
+    assert.strictEqual(yield* glibcKey(pinsFile), yield* glibcKey(pinsFile))
+    assert.notStrictEqual(yield* glibcKey(pinsFile), yield* glibcKey(changed))
+  }),
+)
+
+it.effect("a pin that a recipe needs and the file lacks is named", () =>
+  Effect.gen(function* () {
+    const file = path.join(yield* temporaryDirectory, "pins.json")
+    fs.writeFileSync(file, fs.readFileSync(pinsFile, "utf8").replace(`"busybox-static": {`, `"other": {`))
+    const error = yield* Effect.flip(components("x86_64", { pins: file }))
+    assert.strictEqual(error.message, `${file}: there is no pin named busybox-static under "packages"`)
+  }),
+)
