@@ -38,6 +38,10 @@ export interface Build {
   readonly seconds: number
 }
 
+/** Where a build leaves its {@link Build} as JSON: `dist/kios.efi` has `dist/kios.build.json`. */
+export const recordPath = (efi: string): string =>
+  path.join(path.dirname(path.resolve(efi)), `${path.basename(efi, ".efi")}.build.json`)
+
 export interface BuildOptions {
   readonly recipe: Recipe
   /** Path of the EFI; the SBOM is put beside it. */
@@ -254,7 +258,7 @@ export const build = Effect.fn("Build.build")(function* ({ output, recipe }: Bui
   for (const entry of initramfs.parts)
     sizes.set(name(entry.path), (sizes.get(name(entry.path)) ?? 0) + entry.bytes)
   const kernelBytes = fs.statSync(vmlinuz).size
-  return {
+  const built = {
     efi: path.resolve(output),
     bytes: uki.bytes,
     sha256: uki.sha256,
@@ -266,4 +270,7 @@ export const build = Effect.fn("Build.build")(function* ({ output, recipe }: Bui
     sbom,
     seconds: Number((yield* Clock.monotonicTimeNanos) - started) / 1e9,
   } satisfies Build
+  const record = recordPath(output)
+  yield* attempt("write", record, () => fs.writeFileSync(record, `${JSON.stringify(built, null, 2)}\n`))
+  return built
 })

@@ -102,10 +102,10 @@ const configuration: ReadonlyArray<RecipeFile> = [
 ]
 
 const applets = (
-  "awk basename cat chmod chown cp cut date dd df dirname dmesg du echo env expr false find free grep head hostname " +
+  "awk base64 basename cat chmod chown cp cut date dd df dirname dmesg du echo env expr false find free grep head hostname " +
   "httpd id ip kill ls mkdir mknod mktemp more mount mv nc nproc nsenter od ping printf ps pwd readlink reboot rm rmdir " +
-  "route sed seq sh sleep sort stat sync tail tar tee test timeout touch tr true udhcpc umount uname uniq unshare uptime " +
-  "vi wc wget which xargs base64 sha256sum"
+  "route sed seq setsid sh sleep sort stat sync tail tar tee test timeout touch tr true udhcpc umount uname uniq unshare uptime " +
+  "vi wc wget which xargs sha256sum"
 ).split(" ")
 
 const busyboxVersion = "1.37.0"

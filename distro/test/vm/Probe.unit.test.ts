@@ -89,5 +89,5 @@ it("has a script that the shell parses, in a pod that the kubelet can read", () 
   const [container] = pod.spec.containers
   assert.isTrue(pod.spec.hostPID && pod.spec.hostNetwork)
   assert.strictEqual(container?.["imagePullPolicy"], "Never")
-  assert.deepStrictEqual(container["command"], ["/bin/sh", "-c", Probe.probeScript])
+  assert.deepStrictEqual(container?.["command"], ["/bin/sh", "-c", Probe.probeScript])
 })

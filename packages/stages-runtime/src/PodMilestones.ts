@@ -6,6 +6,7 @@ import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import { BootReport } from "@kios/core/BootReport"
 import * as Stage from "@kios/core/Stage"
+import { Hostname } from "@kios/core/capabilities/Hostname"
 import { ContainerdClient } from "./containerd/ContainerdClient.ts"
 
 /**
@@ -23,15 +24,18 @@ export const stage = Stage.make({
   name: "pod-milestones",
   description: "tell which pods run",
   criticality: "optional",
-  requires: [ContainerdClient],
+  requires: [ContainerdClient, Hostname],
   layer: Layer.effectDiscard(
     Effect.gen(function* () {
       const containerd = yield* ContainerdClient
       const report = yield* BootReport
+      const { name: node } = yield* Hostname
       yield* containerd.taskStarts.pipe(
         Stream.filter((start) => start.kind === "container" && start.podName !== undefined),
         Stream.runForEach((start) =>
-          report.milestone("pod-running", { pod: `${start.podNamespace}/${start.podName}` }),
+          report.milestone("pod-running", {
+            pod: `${start.podNamespace}/${manifestName(start.podName ?? "", node)}`,
+          }),
         ),
         Effect.catchCause((cause) => Effect.logWarning("no longer following pods", cause)),
         Effect.forkScoped,
@@ -39,3 +43,10 @@ export const stage = Stage.make({
     }),
   ),
 })
+
+/**
+ * The name that the manifest has: the kubelet appends `-NODE` to that of a
+ * static pod (pkg/kubelet/config/common.go, generatePodName).
+ */
+export const manifestName = (pod: string, node: string): string =>
+  pod.endsWith(`-${node}`) ? pod.slice(0, -node.length - 1) : pod

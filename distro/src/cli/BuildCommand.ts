@@ -1,0 +1,56 @@
+/**
+ * `kios build`: the EFI file.
+ */
+import { Effect } from "effect"
+import { Command, Flag } from "effect/cli"
+import * as path from "node:path"
+import { build as buildImage, type Build } from "../Build.ts"
+import { Progress } from "../components/Progress.ts"
+import { recipe } from "../recipe.ts"
+import { buildReporter, megabytes, Output, type OutputShape, table } from "./Output.ts"
+
+/** Default path of the EFI. */
+export const defaultEfi = "dist/kios.efi"
+
+const summary = (built: Build, output: OutputShape) => {
+  output.line(
+    table([
+      ...built.parts.map(({ bytes, part }) => [part, megabytes(bytes)] as const),
+      ["initramfs, unpacked", megabytes(built.initramfs.uncompressedBytes)],
+      ["initramfs, as carried", megabytes(built.initramfs.bytes)],
+      ["kernel", megabytes(built.kernelBytes)],
+    ]),
+  )
+  output.line(`${built.efi}  ${megabytes(built.bytes)}  sha256 ${built.sha256}  (${built.seconds.toFixed(1)} s)`)
+  output.line(`${built.sbom}  what is in it, as CycloneDX`)
+}
+
+/** Builds the reference distro and shows how. */
+export const buildReference = Effect.fnUntraced(function* (efi: string) {
+  const output = yield* Output
+  const built = yield* buildImage({ recipe, output: efi }).pipe(
+    Effect.provideService(Progress, buildReporter(output)),
+    Effect.ensuring(Effect.sync(() => output.status(undefined))),
+  )
+  summary(built, output)
+  output.object({ event: "built", ...built })
+  return built
+})
+
+export const json = Flag.Boolean("json").pipe(
+  Flag.withDefault(false),
+  Flag.withDescription("One JSON object a line instead of text"),
+)
+
+export const buildCommand = Command.make(
+  "build",
+  {
+    output: Flag.String("output").pipe(
+      Flag.withAlias("o"),
+      Flag.withDefault(defaultEfi),
+      Flag.withDescription("Path of the EFI file"),
+    ),
+    json,
+  },
+  (flags) => buildReference(path.resolve(flags.output)).pipe(Effect.provide(Output.layer(flags.json))),
+).pipe(Command.withDescription("Build the EFI: obtain the components, seal init, pack the image"))
