@@ -25,16 +25,20 @@
  *     kubelet-exec      the kubelet is about to be forked
  *     kubelet-healthy   GET 127.0.0.1:10248/healthz was answered with 200; asked every 10 ms from the
  *                       kubelet's own READY=1 on (which it sends before that listener is up)
- *     pod-running       the second task of namespace k8s.io (the first is the pod's sandbox) runs its
- *                       own program: its init.pid is there and that process is no longer runc. Looked
- *                       at every 10 ms. (The path of the image's program must not hold "runc".)
+ *     pod-running       `pod=NAMESPACE/NAME` of each pod, once one of its containers runs its own program:
+ *                       the task's init.pid is there and that process is no longer runc. Looked at every
+ *                       10 ms. (The path of the image's program must not hold "runc".) Which pod a task
+ *                       belongs to is read in its bundle's config.json, where CRI annotates it.
  *
  * `floor.kubelet=early` on the kernel's command line forks the kubelet along with containerd; it then
  * waits for its configuration, which comes through a pipe when containerd is ready, so that the start
  * of its runtime overlaps containerd's. Default is `late`, as kiOS does it: fork it when containerd is
  * ready. (It asks the runtime once, after it has its configuration, and exits when nobody answers.)
  *
- * Nothing is restarted: when containerd, the kubelet or the import fails, the machine goes down.
+ * Nothing is restarted: when a step, containerd, the kubelet or the import fails, `kios: boot-failed`
+ * says which, and the machine goes down.
+ *
+ * bench/test/floor.unit.test.ts compares the tables below with those of kiOS's stages.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -55,6 +59,7 @@
 #include <sys/mount.h>
 #include <sys/random.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -72,6 +77,8 @@
 #define SOCKET "/run/containerd/containerd.sock"
 #define TASKS "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
 #define POLL_MS 10
+#define OPEN_FILES 1048576
+#define PODS 64
 #define TIGHT (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 static int kmsg = -1;
@@ -89,9 +96,10 @@ static void milestone(const char *name) {
 
 /* A floor that does not hold is no yardstick: say why and end the machine. */
 static _Noreturn void die(const char *what, const char *subject) {
-    char text[256];
-    snprintf(text, sizeof text, "%s %s: ", what, subject);
-    say("<27>", text, strerror(errno));
+    char text[384];
+    const char *error = strerror(errno);
+    snprintf(text, sizeof text, "boot-failed stage=floor reason=\"%s %s: %s\"", what, subject, error);
+    say("<27>", text, "");
     sync();
     reboot(RB_AUTOBOOT);
     for (;;) pause();
@@ -137,7 +145,7 @@ static void switch_root(void) {
     const unsigned long seal = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV;
 
     make_directory("/newroot");
-    if (mount("root", "/newroot", "tmpfs", TIGHT, "mode=0755,size=1M") < 0) die("mount", "root");
+    if (mount("kios-root", "/newroot", "tmpfs", TIGHT, "mode=0755,size=1M") < 0) die("mount", "root");
     if (chdir("/newroot") < 0) die("chdir", "/newroot");
     for (size_t i = 0; i < sizeof shared / sizeof *shared; i++) {
         char source[32];
@@ -331,7 +339,7 @@ static bool is_ready(int fd) {
 }
 
 /* Forks a program into the cgroup /kios/GROUP; input becomes its descriptor 3. */
-static pid_t spawn(const char *group, char *const argv[], char *const envp[], int input) {
+static pid_t spawn(const char *group, const char *score, char *const argv[], char *const envp[], int input) {
     char log[64], cgroup[64];
     snprintf(log, sizeof log, "/run/kios/log/%s.log", group);
     snprintf(cgroup, sizeof cgroup, CGROUP "/kios/%s/cgroup.procs", group);
@@ -344,7 +352,8 @@ static pid_t spawn(const char *group, char *const argv[], char *const envp[], in
     sigprocmask(SIG_SETMASK, &none, NULL);
     setsid();
     int in = open("/dev/null", O_RDONLY), out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0640);
-    bool fine = write_file(cgroup, "0") && dup2(in, 0) >= 0 && dup2(out, 1) >= 0 && dup2(out, 2) >= 0;
+    bool fine = write_file(cgroup, "0") && write_file("/proc/self/oom_score_adj", score);
+    fine = fine && dup2(in, 0) >= 0 && dup2(out, 1) >= 0 && dup2(out, 2) >= 0;
     if (fine && input >= 0) fine = dup2(input, 3) >= 0;
     if (fine) syscall(SYS_close_range, input >= 0 ? 4U : 3U, ~0U, 0U);
     if (fine) execve(argv[0], argv, envp);
@@ -355,14 +364,14 @@ static pid_t start_containerd(void) {
     static char *argv[] = {"/bin/containerd", "--config", CONFIG "/containerd.toml", NULL};
     static char *envp[] = {"PATH=/bin", "NOTIFY_SOCKET=/run/kios/containerd.notify", NULL};
     milestone("containerd-exec");
-    return spawn("runtime", argv, envp, -1);
+    return spawn("runtime", "-999", argv, envp, -1);
 }
 
 static pid_t start_kubelet(int input) {
     static char *argv[] = {"/bin/kubelet", "--config", "/proc/self/fd/3", NULL};
     static char *envp[] = {"PATH=/bin", "NOTIFY_SOCKET=/run/kios/kubelet.notify", NULL};
     milestone("kubelet-exec");
-    return spawn("kubelet", argv, envp, input);
+    return spawn("kubelet", "-450", argv, envp, input);
 }
 
 static pid_t start_import(void) {
@@ -380,7 +389,7 @@ static pid_t start_import(void) {
         count++;
     }
     closedir(directory);
-    return count == 0 ? -1 : spawn("init", argv, envp, -1);
+    return count == 0 ? -1 : spawn("init", "0", argv, envp, -1);
 }
 
 static bool kubelet_healthy(void) {
@@ -411,14 +420,56 @@ static bool task_runs(int tasks, const char *id) {
     return length > 0 && readlink(path, program, sizeof program - 1) > 0 && strstr(program, "runc") == NULL;
 }
 
-static bool pod_runs(void) {
-    int running = 0;
+/* The value of a string in JSON that containerd wrote, without anything that had to be escaped. */
+static bool json_string(const char *json, const char *key, char *value, size_t size) {
+    char quoted[64];
+    snprintf(quoted, sizeof quoted, "\"%s\"", key);
+    const char *at = strstr(json, quoted);
+    if (at == NULL) return false;
+    at += strlen(quoted);
+    at += strspn(at, " :");
+    size_t length = *at == '"' ? strcspn(++at, "\"") : size;
+    if (length >= size) return false;
+    memcpy(value, at, length);
+    value[length] = '\0';
+    return true;
+}
+
+/* NAMESPACE/NAME of the pod of a task that is a container and not a sandbox. */
+static bool pod_of(const char *id, char *pod, size_t size) {
+    char path[PATH_MAX], kind[16], space[64], name[256];
+    snprintf(path, sizeof path, TASKS "/%s/config.json", id);
+    char *json = read_file(path, NULL);
+    if (json == NULL) return false;
+    bool found = json_string(json, "io.kubernetes.cri.container-type", kind, sizeof kind) &&
+                 strcmp(kind, "container") == 0 &&
+                 json_string(json, "io.kubernetes.cri.sandbox-namespace", space, sizeof space) &&
+                 json_string(json, "io.kubernetes.cri.sandbox-name", name, sizeof name);
+    if (found) snprintf(pod, size, "%s/%s", space, name);
+    free(json);
+    return found;
+}
+
+/* Tells each pod once. A task is looked at until its own program runs, and then never again. */
+static void tell_pods(void) {
+    static char seen[2 * PODS][72], told[PODS][324];
+    static int seen_count, told_count;
     DIR *directory = opendir(TASKS);
-    if (directory == NULL) return false;
-    for (struct dirent *entry; (entry = readdir(directory)) != NULL;)
-        if (entry->d_name[0] != '.' && task_runs(dirfd(directory), entry->d_name)) running++;
+    if (directory == NULL) return;
+    for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+        int i = 0;
+        while (i < seen_count && strcmp(seen[i], entry->d_name) != 0) i++;
+        if (entry->d_name[0] == '.' || i < seen_count || i == 2 * PODS || told_count == PODS) continue;
+        if (strlen(entry->d_name) >= sizeof *seen || !task_runs(dirfd(directory), entry->d_name)) continue;
+        strcpy(seen[seen_count++], entry->d_name);
+        char pod[324];
+        if (!pod_of(entry->d_name, pod, sizeof pod)) continue;
+        for (i = 0; i < told_count && strcmp(told[i], pod) != 0;) i++;
+        if (i < told_count) continue;
+        strcpy(told[told_count++], pod);
+        say("<29>", "milestone pod-running pod=", pod);
+    }
     closedir(directory);
-    return running >= 2;
 }
 
 int main(void) {
@@ -433,6 +484,9 @@ int main(void) {
     sigaddset(&child, SIGCHLD);
     sigprocmask(SIG_BLOCK, &child, NULL);
     umask(0022);
+    const struct rlimit files = {OPEN_FILES, OPEN_FILES};
+    if (setrlimit(RLIMIT_NOFILE, &files) < 0) die("setrlimit", "RLIMIT_NOFILE");
+    if (reboot(RB_DISABLE_CAD) < 0) die("reboot", "RB_DISABLE_CAD");
     switch_root();
     mount_filesystems();
     make_paths();
@@ -463,17 +517,17 @@ int main(void) {
     load_modules(others);
     set_sysctls();
 
-    bool up = false, started = false, healthy = false, running = false;
+    bool up = false, started = false, healthy = false;
     for (;;) {
-        bool asking = (started && !healthy) || (up && !running);
-        if (poll(watched, 3, asking ? POLL_MS : -1) < 0 && errno != EINTR) die("poll", "");
+        if (poll(watched, 3, up ? POLL_MS : -1) < 0 && errno != EINTR) die("poll", "");
 
         struct signalfd_siginfo signal;
         while (read(watched[CHILDREN].fd, &signal, sizeof signal) > 0) continue;
         int status;
         for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
             errno = ECHILD;
-            if (pid == containerd || pid == kubelet) die("exit of", pid == kubelet ? "kubelet" : "containerd");
+            if (pid == containerd) die("exit of", "containerd");
+            if (pid == kubelet) die("exit of", "kubelet");
             if (pid == import && status != 0) die("import of", IMAGES);
         }
 
@@ -481,7 +535,7 @@ int main(void) {
             up = true;
             milestone("containerd-ready");
             if (!early) kubelet = start_kubelet(pipe_ends[0]);
-            if (write(pipe_ends[1], config, length) != (ssize_t)length) die("write", "kubelet's configuration");
+            if (write(pipe_ends[1], config, length) != (ssize_t)length) die("write", "kubelet.yaml");
             close(pipe_ends[1]);
             close(pipe_ends[0]);
             import = start_import();
@@ -491,9 +545,6 @@ int main(void) {
             healthy = true;
             milestone("kubelet-healthy");
         }
-        if (up && !running && pod_runs()) {
-            running = true;
-            milestone("pod-running");
-        }
+        if (up) tell_pods();
     }
 }

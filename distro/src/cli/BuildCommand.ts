@@ -21,7 +21,9 @@ const summary = (built: Build, output: OutputShape) => {
       ["kernel", megabytes(built.kernelBytes)],
     ]),
   )
-  output.line(`${built.efi}  ${megabytes(built.bytes)}  sha256 ${built.sha256}  (${built.seconds.toFixed(1)} s)`)
+  output.line(
+    `${built.efi}  ${megabytes(built.bytes)}  sha256 ${built.sha256}  (${built.seconds.toFixed(1)} s)`,
+  )
   output.line(`${built.sbom}  what is in it, as CycloneDX`)
 }
 

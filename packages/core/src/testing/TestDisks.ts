@@ -1,0 +1,145 @@
+/**
+ * Block devices with bytes: an empty disk, or one with a GUID partition table
+ * (UEFI Specification 2.10, chapter 5) and filesystems on its partitions.
+ */
+import { type Directory, type FileTree, plant, Directory as MemoryDirectory } from "./TestFiles.ts"
+
+/** A filesystem on a partition or disk. */
+export interface Volume {
+  readonly type: string
+  readonly root: Directory
+  /** Mounts of it fail with this errno: a damaged filesystem (`EUCLEAN`), a bad superblock (`EINVAL`). */
+  readonly errno?: string
+}
+
+/** A disk. */
+export interface TestDisk {
+  /** All of its bytes; what tests change here is what `readAt` gives. */
+  readonly bytes: Uint8Array
+  readonly sectorBytes: number
+  /** Where partitions begin and end, by number. */
+  readonly partitions: ReadonlyMap<number, { readonly start: number; readonly end: number }>
+  /** Filesystems by partition number; 0 is the whole disk. */
+  readonly volumes: ReadonlyMap<number, Volume>
+}
+
+/** One partition of {@link gpt}. */
+export interface PartitionSpec {
+  /** GUID of its type. */
+  readonly type: string
+  readonly uuid?: string
+  readonly label?: string
+  /** Its place in the table, from 1 on; default: the next. */
+  readonly number?: number
+  /** An ext4 filesystem on it; the superblock's names are really in the bytes. */
+  readonly ext4?: { readonly files?: FileTree; readonly label?: string; readonly uuid?: string; readonly errno?: string }
+}
+
+/** A disk of that many bytes with nothing on it. */
+export const blank = (size: number, sectorBytes = 512): TestDisk => ({
+  bytes: new Uint8Array(size),
+  sectorBytes,
+  partitions: new Map(),
+  volumes: new Map(),
+})
+
+const ENTRIES = 128
+const ENTRY_BYTES = 128
+const PARTITION_SECTORS = 16
+
+const crc32 = (bytes: Uint8Array): number => process.getBuiltinModule("node:zlib").crc32(bytes)
+
+/** The bytes of a GUID: its first three fields are little-endian. */
+export const guidBytes = (guid: string): Buffer => {
+  const plain = Buffer.from(guid.replaceAll("-", ""), "hex")
+  return Buffer.concat([
+    plain.subarray(0, 4).reverse(),
+    plain.subarray(4, 6).reverse(),
+    plain.subarray(6, 8).reverse(),
+    plain.subarray(8),
+  ])
+}
+
+const header = (lba: bigint, backup: bigint, entriesLba: bigint, entries: Uint8Array, last: bigint): Buffer => {
+  const block = Buffer.alloc(92)
+  block.write("EFI PART", 0, "latin1")
+  block.writeUInt32LE(0x00010000, 8)
+  block.writeUInt32LE(92, 12)
+  block.writeBigUInt64LE(lba, 24)
+  block.writeBigUInt64LE(backup, 32)
+  block.writeBigUInt64LE(34n, 40)
+  block.writeBigUInt64LE(last - 34n, 48)
+  block.writeBigUInt64LE(entriesLba, 72)
+  block.writeUInt32LE(ENTRIES, 80)
+  block.writeUInt32LE(ENTRY_BYTES, 84)
+  block.writeUInt32LE(crc32(entries), 88)
+  block.writeUInt32LE(crc32(block), 16)
+  return block
+}
+
+/**
+ * A disk with a valid primary and backup partition table.
+ *
+ * @example
+ * ```ts
+ * import * as TestDisks from "@kios/core/testing/TestDisks"
+ *
+ * const disk = TestDisks.gpt({
+ *   partitions: [
+ *     { type: "c12a7328-f81f-11d2-ba4b-00a0c93ec93b", label: "esp" },
+ *     { type: "97aac693-d920-465a-94fe-eb59fc86dfaa", ext4: { files: { "/meta/etc/hostname": "node-7\n" } } },
+ *   ],
+ * })
+ * ```
+ */
+export const gpt = (options: {
+  readonly partitions: ReadonlyArray<PartitionSpec>
+  /** 512 (default) or 4096. */
+  readonly sectorBytes?: number
+}): TestDisk => {
+  const sector = options.sectorBytes ?? 512
+  const tableSectors = Math.ceil((ENTRIES * ENTRY_BYTES) / sector)
+  const first = 2 + tableSectors
+  const sectors = first + options.partitions.length * PARTITION_SECTORS + tableSectors + 1
+  const bytes = Buffer.alloc(sectors * sector)
+  const entries = Buffer.alloc(ENTRIES * ENTRY_BYTES)
+  const partitions = new Map<number, { start: number; end: number }>()
+  const volumes = new Map<number, Volume>()
+  options.partitions.forEach((partition, index) => {
+    const number = partition.number ?? index + 1
+    const start = first + index * PARTITION_SECTORS
+    const entry = entries.subarray((number - 1) * ENTRY_BYTES, number * ENTRY_BYTES)
+    guidBytes(partition.type).copy(entry, 0)
+    guidBytes(partition.uuid ?? `00000000-0000-4000-8000-${String(number).padStart(12, "0")}`).copy(entry, 16)
+    entry.writeBigUInt64LE(BigInt(start), 32)
+    entry.writeBigUInt64LE(BigInt(start + PARTITION_SECTORS - 1), 40)
+    entry.write(partition.label ?? "", 56, "utf16le")
+    partitions.set(number, { start: start * sector, end: (start + PARTITION_SECTORS) * sector })
+    if (partition.ext4 === undefined) return
+    const { errno, files = {}, label = "", uuid = "00000000-0000-0000-0000-000000000000" } = partition.ext4
+    const superblock = bytes.subarray(start * sector + 1024)
+    superblock.writeUInt16LE(0xef53, 0x38)
+    Buffer.from(uuid.replaceAll("-", ""), "hex").copy(superblock, 0x68)
+    superblock.write(label, 0x78, 16, "utf8")
+    const root = new MemoryDirectory()
+    plant(root, files)
+    volumes.set(number, { type: "ext4", root, ...(errno === undefined ? {} : { errno }) })
+  })
+  const last = BigInt(sectors - 1)
+  const backupEntries = last - BigInt(tableSectors)
+  entries.copy(bytes, 2 * sector)
+  entries.copy(bytes, Number(backupEntries) * sector)
+  header(1n, last, 2n, entries, last).copy(bytes, sector)
+  header(last, 1n, backupEntries, entries, last).copy(bytes, Number(last) * sector)
+  return { bytes, sectorBytes: sector, partitions, volumes }
+}
+
+/** `vda` has `vda1`, `nvme0n1` has `nvme0n1p1`. */
+export const deviceName = (disk: string, partition: number): string =>
+  partition === 0 ? disk : `${disk}${/\d$/u.test(disk) ? "p" : ""}${partition}`
+
+/** The bytes that a device node shows: the disk's, or its partition's part of them. */
+export const contentOf = (disk: TestDisk, partition: number): Uint8Array => {
+  const range = disk.partitions.get(partition)
+  return range === undefined ? disk.bytes : disk.bytes.subarray(range.start, range.end)
+}
