@@ -22,5 +22,8 @@ const args = checkout ? ["--conditions=@kios/source", source] : [built]
 
 const child = spawn(pinned(), ["--no-warnings", ...args, ...process.argv.slice(2)], { stdio: "inherit" })
 // The terminal sends Ctrl-C to both; the child cleans up and decides the exit code.
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => signal !== "SIGINT" && child.kill(signal))
-child.on("exit", (code, signal) => process.exit(signal === null ? (code ?? 1) : 128 + (signal === "SIGINT" ? 2 : 15)))
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
+  process.on(signal, () => signal !== "SIGINT" && child.kill(signal))
+child.on("exit", (code, signal) =>
+  process.exit(signal === null ? (code ?? 1) : 128 + (signal === "SIGINT" ? 2 : 15)),
+)
