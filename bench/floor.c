@@ -25,7 +25,7 @@
  *     kubelet-exec      the kubelet is about to be forked
  *     kubelet-healthy   GET 127.0.0.1:10248/healthz was answered with 200; asked every 10 ms from the
  *                       kubelet's own READY=1 on (which it sends before that listener is up)
- *     pod-running       `pod=NAMESPACE/NAME` of each pod, once one of its containers runs its own program:
+ *     pod-running       pod=NAMESPACE/NAME for each pod, once one of its containers runs its own program:
  *                       the task's init.pid is there and that process is no longer runc. Looked at every
  *                       10 ms. (The path of the image's program must not hold "runc".) Which pod a task
  *                       belongs to is read in its bundle's config.json, where CRI annotates it.
@@ -445,9 +445,15 @@ static bool pod_of(const char *id, char *pod, size_t size) {
                  strcmp(kind, "container") == 0 &&
                  json_string(json, "io.kubernetes.cri.sandbox-namespace", space, sizeof space) &&
                  json_string(json, "io.kubernetes.cri.sandbox-name", name, sizeof name);
-    if (found) snprintf(pod, size, "%s/%s", space, name);
     free(json);
-    return found;
+    if (!found) return false;
+    /* A static pod is called NAME-NODE; the manifest says NAME. */
+    char node[72] = "-";
+    gethostname(node + 1, sizeof node - 1);
+    size_t length = strlen(name), suffix = strlen(node);
+    if (length > suffix && strcmp(name + length - suffix, node) == 0) name[length - suffix] = '\0';
+    snprintf(pod, size, "%s/%s", space, name);
+    return true;
 }
 
 /* Tells each pod once. A task is looked at until its own program runs, and then never again. */

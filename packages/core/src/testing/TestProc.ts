@@ -1,0 +1,132 @@
+/**
+ * /proc and /sys of an in-memory machine: the views that stages read.
+ */
+import { ControlFile, Directory, type Inode, KernelDirectory, refuse, Symlink } from "./TestFiles.ts"
+import type { Processes } from "./TestProcesses.ts"
+import type { TestDisk } from "./TestDisks.ts"
+import { deviceName } from "./TestDisks.ts"
+
+/** A kernel parameter: its value, or its value and which writes are taken (others are EINVAL). */
+export type SysctlSpec = string | { readonly value: string; readonly accepts: (value: string) => boolean }
+
+/** What the views show. */
+export interface ProcSources {
+  readonly cmdline: string
+  readonly osrelease: string
+  readonly processes: Processes
+  readonly mountinfo: () => string
+  readonly filesystems: () => ReadonlyArray<string>
+  readonly modules: () => ReadonlyArray<string>
+  readonly hostname: { name: string }
+  readonly uuid: () => string
+}
+
+class ProcDirectory extends KernelDirectory {
+  readonly #processes: Processes
+  constructor(processes: Processes) {
+    // A name that no process and no file has does not exist, whatever is done with it.
+    super("ENOENT", "ENOENT")
+    this.#processes = processes
+  }
+  override lookup(name: string): Inode | undefined {
+    const fixed = super.lookup(name)
+    if (fixed !== undefined || !/^\d+$/u.test(name)) return fixed
+    const process = this.#processes.table.get(Number(name))
+    if (process === undefined) return undefined
+    const directory = new KernelDirectory("ENOENT", "ENOENT")
+    directory.name = name
+    directory.parent = this
+    directory.add("cmdline", new ControlFile(() => [process.command, ...process.args, ""].join("\0")))
+    directory.add(
+      "oom_score_adj",
+      new ControlFile(
+        () => `${process.oomScoreAdj}\n`,
+        (value) => {
+          const score = Number(value)
+          if (!Number.isInteger(score) || Math.abs(score) > 1000) return refuse("EINVAL")
+          process.oomScoreAdj = score
+        },
+      ),
+    )
+    directory.add("cgroup", new ControlFile(() => `0::${process.cgroup ?? "/"}\n`))
+    return directory
+  }
+  override names(): ReadonlyArray<string> {
+    return [...super.names(), ...[...this.#processes.table.keys()].map(String)]
+  }
+}
+
+/** Puts parameters below a `sys` directory, by their names in sysctl(8). */
+export const plantSysctls = (
+  sys: KernelDirectory,
+  values: Map<string, string>,
+  table: Readonly<Record<string, SysctlSpec>>,
+): void => {
+  for (const [key, spec] of Object.entries(table)) {
+    const accepts = typeof spec === "string" ? () => true : spec.accepts
+    values.set(key, typeof spec === "string" ? spec : spec.value)
+    // Dots separate directories and a slash in a key stands for a dot in a name.
+    const parts = key.split(".").map((part) => part.replaceAll("/", "."))
+    const name = parts.pop() ?? key
+    sys.within(parts.join("/")).add(
+      name,
+      new ControlFile(
+        () => `${values.get(key) ?? ""}\n`,
+        (value) => {
+          if (!accepts(value)) return refuse("EINVAL")
+          values.set(key, value)
+        },
+      ),
+    )
+  }
+}
+
+/** The tree that every mount of proc shows. */
+export const makeProc = (sources: ProcSources): { readonly root: Directory; readonly sys: KernelDirectory } => {
+  const root = new ProcDirectory(sources.processes)
+  const self = new KernelDirectory("ENOENT", "ENOENT")
+  root.add("cmdline", new ControlFile(() => `${sources.cmdline}\n`))
+  root.add("version", new ControlFile(() => `Linux version ${sources.osrelease} (test machine)\n`))
+  root.add("filesystems", new ControlFile(() => sources.filesystems().map((name) => `\t${name}\n`).join("")))
+  root.add("modules", new ControlFile(() => sources.modules().map((name) => `${name} 16384 0 - Live 0x0\n`).join("")))
+  root.add("mounts", new Symlink("self/mounts"))
+  root.add("self", new Symlink("1"))
+  root.add("1", self)
+  self.add("mountinfo", new ControlFile(sources.mountinfo))
+  self.add("cmdline", new ControlFile(() => "/init\0"))
+  self.add("oom_score_adj", new ControlFile(() => "0\n", () => {}))
+  const sys = root.add("sys", new KernelDirectory("ENOENT", "EACCES"))
+  const kernel = sys.within("kernel")
+  kernel.add("osrelease", new ControlFile(() => `${sources.osrelease}\n`))
+  kernel.add(
+    "hostname",
+    new ControlFile(
+      () => `${sources.hostname.name}\n`,
+      (value) => {
+        sources.hostname.name = value
+      },
+    ),
+  )
+  sys.within("kernel/random").add("uuid", new ControlFile(() => `${sources.uuid()}\n`))
+  return { root, sys }
+}
+
+/** The tree of sysfs: disks, and the mount points that the kernel's features bring. */
+export const makeSys = (disks: Readonly<Record<string, TestDisk>>, features: ReadonlySet<string>): KernelDirectory => {
+  const root = new KernelDirectory()
+  for (const path of ["block", "class/net", "fs/cgroup", "kernel", "module"]) root.within(path)
+  if (features.has("securityfs")) root.within("kernel/security")
+  if (features.has("tracefs")) root.within("kernel/tracing")
+  if (features.has("bpf")) root.within("fs/bpf")
+  for (const [name, disk] of Object.entries(disks)) {
+    const directory = root.within(`block/${name}`)
+    // Always in units of 512 bytes, whatever the sector is.
+    directory.add("size", new ControlFile(() => `${Math.floor(disk.bytes.length / 512)}\n`))
+    directory.within("queue").add("logical_block_size", new ControlFile(() => `${disk.sectorBytes}\n`))
+    for (const number of disk.partitions.keys()) {
+      const partition = directory.within(deviceName(name, number))
+      partition.add("partition", new ControlFile(() => `${number}\n`))
+    }
+  }
+  return root
+}
