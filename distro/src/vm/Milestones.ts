@@ -9,7 +9,7 @@
  * kios: stage NAME failed ms=12 reason="..."
  * kios: stage NAME skipped reason="..."
  * kios: boot-failed stage=NAME reason="..."
- * kios: manifest-error file=... reason="..."
+ * kios: error kubelet: manifest-error file=... reason="..."
  * kios: error ...      kios: warn ...
  * ```
  *
@@ -134,6 +134,9 @@ const parseKios = (text: string): Meaning => {
     }
     case "error":
     case "error:":
+      // A stage's error with a form of its own: `error kubelet: manifest-error file=...`.
+      if (/^(?:[a-z0-9-]+: )?manifest-error /.test(rest))
+        return parseKios(rest.slice(rest.indexOf("manifest-error ")))
       return { _tag: "KiosError", message: rest }
     case "warn":
     case "warn:":

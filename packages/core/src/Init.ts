@@ -12,8 +12,8 @@
  *   6. runs the pipeline, telling the kernel log what happens
  *   7. waits for a reason to stop: SIGTERM and SIGPWR power off, SIGINT
  *      (Ctrl-Alt-Del) reboots
- *   8. releases what the stages acquired, last acquired first, syncs, and
- *      makes the reboot(2) call
+ *   8. releases what the stages acquired, last acquired first, ends the
+ *      processes that are left and unmounts, syncs, and makes the reboot(2) call
  *
  * A boot that fails says why on the console, goes through 8, waits `panic=`
  * seconds (kernel.panic; 0 waits for ever) and reboots.
@@ -32,6 +32,7 @@ import type { Pipeline, StageFailed } from "./Pipeline.ts"
 import * as Reaper from "./Reaper.ts"
 import type * as Stage from "./Stage.ts"
 import { Supervisor } from "./Supervisor.ts"
+import * as Teardown from "./Teardown.ts"
 
 export interface InitOptions<Provides, R extends Stage.Platform> {
   readonly pipeline: Pipeline<Provides, R>
@@ -159,7 +160,12 @@ const life = Effect.fnUntraced(function* <Provides, R extends Stage.Platform>(
         ),
     }),
   )
-  yield* down(kernel, kmsg, Exit.isSuccess(outcome) ? outcome.value : "RESTART", failed)
+  // In a test this process is not the machine's init, and the others are not its own.
+  if (process.pid === 1) {
+    yield* Teardown.endProcesses()
+    yield* Teardown.unmountAll
+  }
+  return yield* down(kernel, kmsg, Exit.isSuccess(outcome) ? outcome.value : "RESTART", failed)
 })
 
 /** Keeps {@link REPORT} as it is in memory; it is for people and tools, so failing to write it is only told. */

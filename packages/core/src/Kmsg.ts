@@ -111,9 +111,12 @@ export const loggerLayer: Layer.Layer<never, never, Kmsg> = Layer.unwrap(
         Logger.make<unknown, void>(({ cause, fiber, logLevel, message }) => {
           const annotations = Object.entries(fiber.getRef(References.CurrentLogAnnotations))
           const text = [
-            ...annotations
-              .filter(([key]) => key === "stage" || key === "process")
-              .map(([, value]) => `${String(value)}:`),
+            // A stage and its process often have the same name.
+            ...new Set(
+              annotations
+                .filter(([key]) => key === "stage" || key === "process")
+                .map(([, value]) => `${String(value)}:`),
+            ),
             ...[message].flat().map((part) => (typeof part === "string" ? part : Formatter.format(part))),
             ...annotations
               .filter(([key]) => key !== "stage" && key !== "process")

@@ -2,6 +2,7 @@
  * Writes what the kubelet is started with, while the runtime comes up.
  */
 import * as Context from "effect/Context"
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { Kernel } from "@kios/core/Kernel"
@@ -17,6 +18,16 @@ const DIRECTORY = "/run/kios/kubelet"
 // built, and gets the time from a pod later: the certificate holds all along.
 const NOT_BEFORE = new Date(0)
 const DAYS = 36_500
+
+/** The serving certificate could not be made: there is something wrong with this machine's cryptography. */
+export class CertificateFailed extends Data.TaggedError("CertificateFailed")<{
+  readonly hostname: string
+  readonly cause: unknown
+}> {
+  override get message(): string {
+    return `making the kubelet's serving certificate for ${this.hostname}: ${String(this.cause)}`
+  }
+}
 
 /** The kubelet's configuration is on disk. */
 export class KubeletConfigFile extends Context.Service<
@@ -37,7 +48,10 @@ export class KubeletConfigFile extends Context.Service<
  * const config = KubeletConfigFile.make({ containerRuntimeEndpoint: "unix:///run/crio/crio.sock" })
  * ```
  */
-export const make = (options: { readonly containerRuntimeEndpoint: string; readonly staticPodPath?: string }) =>
+export const make = (options: {
+  readonly containerRuntimeEndpoint: string
+  readonly staticPodPath?: string
+}) =>
   Stage.make({
     name: "kubelet-config",
     description: "the kubelet's configuration and serving certificate",
@@ -52,7 +66,7 @@ export const make = (options: { readonly containerRuntimeEndpoint: string; reado
         const tls = { tlsCertFile: `${DIRECTORY}/tls.crt`, tlsPrivateKeyFile: `${DIRECTORY}/tls.key` }
         const pair = yield* Effect.try({
           try: () => SelfSignedCertificate.make(name, NOT_BEFORE, DAYS),
-          catch: (cause) => new Error(`making the kubelet's serving certificate: ${String(cause)}`),
+          catch: (cause) => new CertificateFailed({ hostname: name, cause }),
         })
         yield* kernel.makeDirectory(DIRECTORY, 0o700)
         yield* kernel.writeFile(tls.tlsCertFile, pair.certificate, 0o600)

@@ -63,7 +63,7 @@ export const order = (
     }
     visiting.add(name)
     // depmod lists the nearest dependency first, so the farthest goes in first.
-    for (const need of [...entry.needs].reverse()) visit(need, name)
+    for (const need of entry.needs.toReversed()) visit(need, name)
     visiting.delete(name)
     load.set(name, entry)
   }

@@ -51,5 +51,7 @@ export const oid = (dotted: string): Buffer => {
 /** A point in time: UTCTime up to 2049, GeneralizedTime after (RFC 5280, 4.1.2.5). */
 export const time = (date: Date): Buffer => {
   const digits = date.toISOString().replaceAll(/[-:T]|\.\d+/gu, "")
-  return date.getUTCFullYear() < 2050 ? element(0x17, Buffer.from(digits.slice(2))) : element(0x18, Buffer.from(digits))
+  return date.getUTCFullYear() < 2050
+    ? element(0x17, Buffer.from(digits.slice(2)))
+    : element(0x18, Buffer.from(digits))
 }
