@@ -4,7 +4,7 @@
 import * as VmRun from "@kios/distro/vm/VmRun"
 import type { VmEvent } from "@kios/distro/vm/Milestones"
 import type { VmError } from "@kios/distro/vm/VmError"
-import { Data, Effect } from "effect"
+import { Data, Duration, Effect } from "effect"
 
 /** What is measured, in the order in which it happens. */
 export const milestones = [
@@ -31,7 +31,8 @@ export interface Machine {
   readonly cpus: number
   /** The pod that is waited for, `namespace/name`. */
   readonly pod: string
-  readonly timeout: string
+  /** One boot, seconds. */
+  readonly timeoutSeconds: number
   readonly accelerator: "auto" | "tcg"
 }
 
@@ -100,7 +101,7 @@ export const measure = (
         network: "user",
         accelerator: machine.accelerator,
         until: { milestones: [...milestones], pods: [machine.pod] },
-        timeout: machine.timeout as "5 minutes",
+        timeout: Duration.seconds(machine.timeoutSeconds),
       },
       (progress) =>
         Effect.sync(() => {

@@ -21,6 +21,7 @@ import * as KernelModules from "@kios/stages-runtime/KernelModules"
 import * as Loopback from "@kios/stages-runtime/Loopback"
 import * as MachineId from "@kios/stages-runtime/MachineId"
 import * as PodMilestones from "@kios/stages-runtime/PodMilestones"
+import * as RemainingPods from "@kios/stages-runtime/RemainingPods"
 import * as Sysctl from "@kios/stages-runtime/Sysctl"
 
 const modules = KernelModules.stages({ boot: KernelModules.bootModules, node: KernelModules.nodeModules })
@@ -34,6 +35,7 @@ export const pipeline = Pipeline.make([
   Cgroups.stage,
   modules.boot,
   DataPartition.stage,
+  RemainingPods.stage,
   Containerd.make(runtime),
   ImagePreload.stage,
   modules.node,

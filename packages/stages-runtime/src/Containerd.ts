@@ -14,6 +14,7 @@ import { Cgroups } from "@kios/core/capabilities/Cgroups"
 import { ContainerRuntime } from "@kios/core/capabilities/ContainerRuntime"
 import { DataPartition } from "@kios/core/capabilities/DataPartition"
 import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesystems"
+import { PodSweep } from "@kios/core/capabilities/PodSweep"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 import * as Client from "./containerd/ContainerdClient.ts"
 import { awaitReady } from "./containerd/Probe.ts"
@@ -72,7 +73,7 @@ export const make = (config: ContainerdConfig.ContainerdConfigOptions) => {
   return Stage.make({
     name: "containerd",
     description: "the container runtime",
-    requires: [PseudoFilesystems, EphemeralFilesystems, Cgroups, BootModules, DataPartition],
+    requires: [PseudoFilesystems, EphemeralFilesystems, Cgroups, BootModules, DataPartition, PodSweep],
     provides: [ContainerRuntime, Client.ContainerdClient],
     timeout: "150 seconds",
     layer,

@@ -2,8 +2,6 @@
  * The calls that an in-memory machine was asked for, in order; errors to
  * inject; and what differs from what a test expected, line by line.
  */
-import { KernelError } from "../KernelError.ts"
-
 // Operations of the Kernel door, with the system calls that each can fail in; the last is what it is about.
 const syscalls = {
   mount: ["mount"],
@@ -72,10 +70,22 @@ interface Injection {
 }
 
 // What opening a file fails with, as opposed to reading or writing it.
-const openErrnos = new Set(["EACCES", "EISDIR", "ELOOP", "EMFILE", "ENAMETOOLONG", "ENFILE", "ENOENT", "ENOTDIR", "EROFS", "ENXIO"])
+const openErrnos = new Set([
+  "EACCES",
+  "EISDIR",
+  "ELOOP",
+  "EMFILE",
+  "ENAMETOOLONG",
+  "ENFILE",
+  "ENOENT",
+  "ENOTDIR",
+  "EROFS",
+  "ENXIO",
+])
 
 /** The line of a call, with its errno when it failed. */
-export const lineOf = (call: Call): string => (call.errno === undefined ? call.text : `${call.text} = ${call.errno}`)
+export const lineOf = (call: Call): string =>
+  call.errno === undefined ? call.text : `${call.text} = ${call.errno}`
 
 export class CallLog {
   readonly calls: Array<Call> = []
@@ -86,14 +96,22 @@ export class CallLog {
   }
 
   /** Records a call and gives the error that a test wants it to fail with, if any. */
-  begin(operation: Operation, text: string, path?: string): { readonly call: Call; readonly error: KernelError | undefined } {
+  begin(
+    operation: Operation,
+    text: string,
+    path: string | undefined,
+  ): {
+    readonly call: Call
+    readonly injected: { readonly syscall: string; readonly errno: string } | undefined
+  } {
     const call: Call = { operation, text, path, errno: undefined }
     this.calls.push(call)
     const names: ReadonlyArray<string> = syscalls[operation]
     for (const injection of this.#injections) {
       if (injection.what !== operation && !names.includes(injection.what)) continue
       if (injection.path !== undefined) {
-        const fits = typeof injection.path === "string" ? injection.path === path : injection.path.test(path ?? "")
+        const fits =
+          typeof injection.path === "string" ? injection.path === path : injection.path.test(path ?? "")
         if (!fits) continue
       }
       if (injection.skip-- > 0 || injection.left <= 0) continue
@@ -102,17 +120,17 @@ export class CallLog {
         ? injection.what
         : ((openErrnos.has(injection.errno) ? names[0] : names.at(-1)) ?? operation)
       call.errno = injection.errno
-      return {
-        call,
-        error: new KernelError({ syscall, errno: injection.errno, ...(path === undefined ? {} : { path }) }),
-      }
+      return { call, injected: { syscall, errno: injection.errno } }
     }
-    return { call, error: undefined }
+    return { call, injected: undefined }
   }
 }
 
 /** Longest common subsequence of two lists of lines, as what to keep, drop and add. */
-const difference = (expected: ReadonlyArray<string>, actual: ReadonlyArray<string>): ReadonlyArray<string> => {
+const difference = (
+  expected: ReadonlyArray<string>,
+  actual: ReadonlyArray<string>,
+): ReadonlyArray<string> => {
   const width = actual.length + 1
   const lengths = new Uint32Array((expected.length + 1) * width)
   const at = (i: number, j: number) => lengths[i * width + j] ?? 0
@@ -127,14 +145,19 @@ const difference = (expected: ReadonlyArray<string>, actual: ReadonlyArray<strin
     if (i < expected.length && j < actual.length && expected[i] === actual[j]) {
       lines.push(`  ${expected[i++]}`)
       j++
-    } else if (i < expected.length && (j === actual.length || at(i + 1, j) >= at(i, j + 1))) lines.push(`- ${expected[i++]}`)
+    } else if (i < expected.length && (j === actual.length || at(i + 1, j) >= at(i, j + 1)))
+      lines.push(`- ${expected[i++]}`)
     else lines.push(`+ ${actual[j++]}`)
   }
   return lines
 }
 
 /** Fails with a diff of lines when two lists differ. */
-export const assertLines = (what: string, expected: ReadonlyArray<string>, actual: ReadonlyArray<string>): void => {
+export const assertLines = (
+  what: string,
+  expected: ReadonlyArray<string>,
+  actual: ReadonlyArray<string>,
+): void => {
   if (expected.length === actual.length && expected.every((line, index) => line === actual[index])) return
   throw new Error(`${what} differ (- expected, + actual):\n${difference(expected, actual).join("\n")}`)
 }

@@ -81,7 +81,10 @@ export class CgroupDirectory extends Directory {
 
   override makeDirectory(name: string, _mode: number): Directory {
     const path = `${this.#path === "/" ? "" : this.#path}/${name}`
-    return this.add(name, new CgroupDirectory(this.#processes, () => [...this.#enabled], path, this.#initGroup))
+    return this.add(
+      name,
+      new CgroupDirectory(this.#processes, () => [...this.#enabled], path, this.#initGroup),
+    )
   }
 
   override create<I extends Inode>(_name: string, inode: I): I {

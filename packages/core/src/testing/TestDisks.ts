@@ -32,7 +32,12 @@ export interface PartitionSpec {
   /** Its place in the table, from 1 on; default: the next. */
   readonly number?: number
   /** An ext4 filesystem on it; the superblock's names are really in the bytes. */
-  readonly ext4?: { readonly files?: FileTree; readonly label?: string; readonly uuid?: string; readonly errno?: string }
+  readonly ext4?: {
+    readonly files?: FileTree
+    readonly label?: string
+    readonly uuid?: string
+    readonly errno?: string
+  }
 }
 
 /** A disk of that many bytes with nothing on it. */
@@ -60,7 +65,13 @@ export const guidBytes = (guid: string): Buffer => {
   ])
 }
 
-const header = (lba: bigint, backup: bigint, entriesLba: bigint, entries: Uint8Array, last: bigint): Buffer => {
+const header = (
+  lba: bigint,
+  backup: bigint,
+  entriesLba: bigint,
+  entries: Uint8Array,
+  last: bigint,
+): Buffer => {
   const block = Buffer.alloc(92)
   block.write("EFI PART", 0, "latin1")
   block.writeUInt32LE(0x00010000, 8)

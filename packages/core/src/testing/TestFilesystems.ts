@@ -42,7 +42,8 @@ const onlyKnown = (options: Options, known: ReadonlyArray<string>): void => {
   for (const key of options.keys()) if (!known.includes(key)) refuse("EINVAL")
 }
 
-const octal = (text: string): number => (/^[0-7]{1,4}$/u.test(text) ? Number.parseInt(text, 8) : refuse("EINVAL"))
+const octal = (text: string): number =>
+  /^[0-7]{1,4}$/u.test(text) ? Number.parseInt(text, 8) : refuse("EINVAL")
 
 const sizeOf = (text: string, memory: number): number => {
   const match = /^(\d+)([kmg%]?)$/iu.exec(text) ?? refuse("EINVAL")
@@ -93,16 +94,28 @@ export const make = (sources: FilesystemSources): Readonly<Record<string, Type>>
     }
 
   const overlay: Type = (_source, options, text, flags) => {
-    onlyKnown(options, ["lowerdir", "upperdir", "workdir", "index", "metacopy", "redirect_dir", "xino", "volatile"])
+    onlyKnown(options, [
+      "lowerdir",
+      "upperdir",
+      "workdir",
+      "index",
+      "metacopy",
+      "redirect_dir",
+      "xino",
+      "volatile",
+    ])
     const table = sources.table()
     const locate = (path: string) => {
       const location = table.find(path)
-      return location.inode instanceof Directory ? { ...location, directory: location.inode } : refuse("ENOTDIR")
+      return location.inode instanceof Directory
+        ? { ...location, directory: location.inode }
+        : refuse("ENOTDIR")
     }
     const lower = options.get("lowerdir") ?? refuse("EINVAL")
     const below = lower.split(":").map((path) => locate(path).directory)
     const upper = options.get("upperdir")
-    if (upper === undefined) return { ...fresh("overlay", text, new OverlayDirectory(undefined, below)), readOnly: true }
+    if (upper === undefined)
+      return { ...fresh("overlay", text, new OverlayDirectory(undefined, below)), readOnly: true }
     const above = locate(upper)
     const work = locate(options.get("workdir") ?? refuse("EINVAL"))
     if (above.mount !== work.mount || above.directory === work.directory) return refuse("EINVAL")
@@ -144,8 +157,19 @@ export const make = (sources: FilesystemSources): Readonly<Record<string, Type>>
       return once("sysfs", "sysfs", text, () => sources.sys)
     },
     cgroup2: (_source, options, text) => {
-      onlyKnown(options, ["nsdelegate", "memory_recursiveprot", "favordynmods", "memory_localevents", "pids_localevents"])
-      return once("cgroup2", "cgroup2", text, () => new CgroupDirectory(sources.processes, () => sources.controllers))
+      onlyKnown(options, [
+        "nsdelegate",
+        "memory_recursiveprot",
+        "favordynmods",
+        "memory_localevents",
+        "pids_localevents",
+      ])
+      return once(
+        "cgroup2",
+        "cgroup2",
+        text,
+        () => new CgroupDirectory(sources.processes, () => sources.controllers),
+      )
     },
     securityfs: (_source, _options, text) => once("securityfs", "securityfs", text, () => new Directory()),
     tracefs: (_source, _options, text) => once("tracefs", "tracefs", text, () => new Directory(0o700)),

@@ -34,7 +34,11 @@ const flagsOf = (mount: Mount): ReadonlyArray<string> => [
 
 const rootOf = (mount: Mount): string => {
   const parts: Array<string> = []
-  for (let inode = mount.root; inode.parent !== undefined && inode !== mount.filesystem.root; inode = inode.parent)
+  for (
+    let inode = mount.root;
+    inode.parent !== undefined && inode !== mount.filesystem.root;
+    inode = inode.parent
+  )
     parts.unshift(inode.name)
   return `/${parts.join("/")}`
 }
@@ -63,14 +67,18 @@ export const toText = (table: MountTable): string =>
     )
     .join("\n")
 
-const escape = (text: string) => text.replaceAll(/[ \t\n\\]/gu, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, "0")}`)
+const escape = (text: string) =>
+  text.replaceAll(/[ \t\n\\]/gu, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, "0")}`)
 
 /** The text of /proc/self/mountinfo. */
 export const mountinfo = (table: MountTable): string =>
   table.mounts
     .filter((mount) => table.isVisible(mount))
     .map((mount) => {
-      const superblock = [mount.filesystem.readOnly ? "ro" : "rw", ...(mount.filesystem.options === "" ? [] : [mount.filesystem.options])]
+      const superblock = [
+        mount.filesystem.readOnly ? "ro" : "rw",
+        ...(mount.filesystem.options === "" ? [] : [mount.filesystem.options]),
+      ]
       const tag =
         mount.propagation === "shared"
           ? [`shared:${mount.group}`]

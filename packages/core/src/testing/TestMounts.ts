@@ -181,7 +181,8 @@ export class MountTable {
   }
 
   #isBelow(inode: Inode, root: Inode): boolean {
-    for (let next: Inode | undefined = inode; next !== undefined; next = next.parent) if (next === root) return true
+    for (let next: Inode | undefined = inode; next !== undefined; next = next.parent)
+      if (next === root) return true
     return false
   }
 
@@ -234,7 +235,8 @@ export class MountTable {
     copy.group = mount.group
     if (!recursive) return copy
     for (const child of this.children(mount)) {
-      if (child.at === undefined || child.propagation === "unbindable" || !this.#isBelow(child.at, root)) continue
+      if (child.at === undefined || child.propagation === "unbindable" || !this.#isBelow(child.at, root))
+        continue
       const inner = this.#copy(child, true)
       inner.parent = copy
       inner.at = child.at
@@ -279,7 +281,10 @@ export class MountTable {
     const mount = this.#mountAt(source)
     if (mount.parent === undefined || mount.parent.propagation === "shared") refuse("EINVAL")
     if (source.inode instanceof Directory !== place.inode instanceof Directory) refuse("EINVAL")
-    if (place.mount.propagation === "shared" && this.#tree(mount).some((one) => one.propagation === "unbindable"))
+    if (
+      place.mount.propagation === "shared" &&
+      this.#tree(mount).some((one) => one.propagation === "unbindable")
+    )
       refuse("EINVAL")
     if (this.#tree(mount).includes(place.mount)) refuse("ELOOP")
     this.#attach(mount, place)
@@ -302,7 +307,10 @@ export class MountTable {
   }
 
   /** umount2(2). */
-  umount(place: Location, flags: { readonly detach: boolean; readonly expire: boolean; readonly force: boolean }): void {
+  umount(
+    place: Location,
+    flags: { readonly detach: boolean; readonly expire: boolean; readonly force: boolean },
+  ): void {
     if (place.inode !== place.mount.root) refuse("EINVAL")
     const { mount } = place
     if (mount === this.root.mount && !flags.detach) {

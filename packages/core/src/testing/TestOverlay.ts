@@ -59,7 +59,8 @@ export class OverlayDirectory extends Directory {
     const inode = high ?? low
     if (inode === undefined) return undefined
     const seen = this.#seen.get(name)
-    if (seen?.inode === inode || (seen?.view instanceof OverlayDirectory && inode instanceof Directory)) return seen.view
+    if (seen?.inode === inode || (seen?.view instanceof OverlayDirectory && inode instanceof Directory))
+      return seen.view
     const view = this.#view(name, high, inode)
     view.name = name
     view.parent = this
@@ -80,7 +81,10 @@ export class OverlayDirectory extends Directory {
   }
 
   override names(): ReadonlyArray<string> {
-    const all = new Set([...(this.#upper?.names() ?? []), ...this.#lower.flatMap((directory) => directory.names())])
+    const all = new Set([
+      ...(this.#upper?.names() ?? []),
+      ...this.#lower.flatMap((directory) => directory.names()),
+    ])
     return [...all].filter((name) => this.lookup(name) !== undefined)
   }
 

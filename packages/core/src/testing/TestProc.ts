@@ -82,19 +82,43 @@ export const plantSysctls = (
 }
 
 /** The tree that every mount of proc shows. */
-export const makeProc = (sources: ProcSources): { readonly root: Directory; readonly sys: KernelDirectory } => {
+export const makeProc = (
+  sources: ProcSources,
+): { readonly root: Directory; readonly sys: KernelDirectory } => {
   const root = new ProcDirectory(sources.processes)
   const self = new KernelDirectory("ENOENT", "ENOENT")
   root.add("cmdline", new ControlFile(() => `${sources.cmdline}\n`))
   root.add("version", new ControlFile(() => `Linux version ${sources.osrelease} (test machine)\n`))
-  root.add("filesystems", new ControlFile(() => sources.filesystems().map((name) => `\t${name}\n`).join("")))
-  root.add("modules", new ControlFile(() => sources.modules().map((name) => `${name} 16384 0 - Live 0x0\n`).join("")))
+  root.add(
+    "filesystems",
+    new ControlFile(() =>
+      sources
+        .filesystems()
+        .map((name) => `\t${name}\n`)
+        .join(""),
+    ),
+  )
+  root.add(
+    "modules",
+    new ControlFile(() =>
+      sources
+        .modules()
+        .map((name) => `${name} 16384 0 - Live 0x0\n`)
+        .join(""),
+    ),
+  )
   root.add("mounts", new Symlink("self/mounts"))
   root.add("self", new Symlink("1"))
   root.add("1", self)
   self.add("mountinfo", new ControlFile(sources.mountinfo))
   self.add("cmdline", new ControlFile(() => "/init\0"))
-  self.add("oom_score_adj", new ControlFile(() => "0\n", () => {}))
+  self.add(
+    "oom_score_adj",
+    new ControlFile(
+      () => "0\n",
+      () => {},
+    ),
+  )
   const sys = root.add("sys", new KernelDirectory("ENOENT", "EACCES"))
   const kernel = sys.within("kernel")
   kernel.add("osrelease", new ControlFile(() => `${sources.osrelease}\n`))
@@ -112,7 +136,10 @@ export const makeProc = (sources: ProcSources): { readonly root: Directory; read
 }
 
 /** The tree of sysfs: disks, and the mount points that the kernel's features bring. */
-export const makeSys = (disks: Readonly<Record<string, TestDisk>>, features: ReadonlySet<string>): KernelDirectory => {
+export const makeSys = (
+  disks: Readonly<Record<string, TestDisk>>,
+  features: ReadonlySet<string>,
+): KernelDirectory => {
   const root = new KernelDirectory()
   for (const path of ["block", "class/net", "fs/cgroup", "kernel", "module"]) root.within(path)
   if (features.has("securityfs")) root.within("kernel/security")

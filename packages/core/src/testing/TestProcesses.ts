@@ -97,7 +97,10 @@ export class Processes {
         env: spec.env,
         print: (line) => Effect.sync(() => print(line)),
         fork: (inner) =>
-          Effect.map(this.start(inner, { ...spec, command: `${spec.command} (child)` }, child.pid, print), ({ pid }) => pid),
+          Effect.map(
+            this.start(inner, { ...spec, command: `${spec.command} (child)` }, child.pid, print),
+            ({ pid }) => pid,
+          ),
         onSignal: (signal, handler) => Effect.sync(() => void child.handlers.set(signal, handler)),
       }
       return Effect.suspend(() => program(self)).pipe(

@@ -1,0 +1,332 @@
+/**
+ * A machine in memory, behind the same door as Linux: what a stage does to it
+ * can be looked at, and what it would refuse can be chosen.
+ *
+ * Its mount table, files, processes and errnos are held to those of Linux by
+ * the contract suite in `test/contract`, which runs on both.
+ */
+import type * as Duration from "effect/Duration"
+import * as Layer from "effect/Layer"
+import { BootReport } from "../BootReport.ts"
+import { Kernel, type KernelShape, type RebootCommand, type Signal } from "../Kernel.ts"
+import { Kmsg, loggerLayer } from "../Kmsg.ts"
+import { Supervisor } from "../Supervisor.ts"
+import { assertLines, type Call, CallLog, lineOf, type Operation, type Syscall } from "./TestCalls.ts"
+import type { TestDisk } from "./TestDisks.ts"
+import { Directory, type FileTree, plant, refuse, RegularFile } from "./TestFiles.ts"
+import * as Filesystems from "./TestFilesystems.ts"
+import * as TestKernel from "./TestKernel.ts"
+import { MountTable } from "./TestMounts.ts"
+import * as MountView from "./TestMountView.ts"
+import { makeProc, makeSys, plantSysctls, type SysctlSpec } from "./TestProc.ts"
+import { Processes, type ProcessEntry } from "./TestProcesses.ts"
+import type { Program } from "./TestPrograms.ts"
+
+/** A kernel module that the machine has a file of. */
+export interface ModuleSpec {
+  /** Modules that must be in before it (ENOENT otherwise). */
+  readonly needs?: ReadonlyArray<string>
+  /** Filesystem types that it brings. */
+  readonly filesystems?: ReadonlyArray<string>
+  /** Kernel parameters that it brings. */
+  readonly sysctls?: Readonly<Record<string, SysctlSpec>>
+  /** Interfaces that it brings. */
+  readonly interfaces?: ReadonlyArray<string>
+  /** Its file, relative to /lib/modules/RELEASE; default `kernel/NAME.ko`. */
+  readonly path?: string
+}
+
+/** What the machine is. Everything has a default: `make()` is a machine that the reference stages boot on, but for its programs. */
+export interface TestMachineOptions {
+  /** Files of the root filesystem. */
+  readonly files?: FileTree
+  readonly cmdline?: string
+  readonly osrelease?: string
+  readonly modules?: Readonly<Record<string, ModuleSpec>>
+  /** Disks by name (`vda`). */
+  readonly disks?: Readonly<Record<string, TestDisk>>
+  /** What runs when a file is started, by its path. */
+  readonly programs?: Readonly<Record<string, Program>>
+  readonly sysctls?: Readonly<Record<string, SysctlSpec>>
+  /** Filesystem types that are built in; default: {@link builtinFilesystems}. */
+  readonly filesystems?: ReadonlyArray<string>
+  /** cgroup controllers. */
+  readonly controllers?: ReadonlyArray<string>
+  readonly interfaces?: ReadonlyArray<string>
+  /** Bytes of RAM (default 512 MiB). */
+  readonly memory?: number
+  readonly pidMax?: number
+  /** How often `peekDeadChild` shows a dead child of init's own before it is collected (default 0). */
+  readonly lateCollection?: number
+  /** How long operations take, on the test's clock. */
+  readonly latency?: Readonly<Partial<Record<Operation, Duration.Input>>>
+}
+
+/** What a kernel has without modules, unless a test says otherwise. */
+export const builtinFilesystems: ReadonlyArray<string> = [
+  "tmpfs",
+  "ramfs",
+  "proc",
+  "sysfs",
+  "devtmpfs",
+  "devpts",
+  "cgroup2",
+  "securityfs",
+  "tracefs",
+  "bpf",
+  "ext4",
+]
+
+/** Which calls {@link TestMachine.expectCalls} compares. */
+export interface CallFilter {
+  /** Only these operations; default: all that change something. */
+  readonly only?: ReadonlyArray<Operation>
+}
+
+/** A machine in memory. */
+export interface TestMachine {
+  /** The door, as a service. */
+  readonly layer: Layer.Layer<Kernel>
+  /** The door itself. */
+  readonly kernel: KernelShape
+  /** What stages wrote to the kernel log through {@link platform}: `severity text`. */
+  readonly kmsg: Array<string>
+  /** Every call so far, in order. */
+  readonly calls: ReadonlyArray<Call>
+  /** The calls as lines; without a filter, those that change something. */
+  readonly log: (filter?: CallFilter) => ReadonlyArray<string>
+  /** Throws, with a diff of lines, unless these were the calls, in this order. */
+  readonly expectCalls: (expected: ReadonlyArray<string>, filter?: CallFilter) => void
+  /** Every call of this operation or system call fails from now on (at most `times` times, when given). */
+  readonly failOn: (
+    what: Operation | Syscall,
+    errno: string,
+    options?: { readonly path?: string | RegExp; readonly times?: number },
+  ) => void
+  /** The `n`th such call from now on, counted from 1, fails. */
+  readonly failNth: (
+    n: number,
+    what: Operation | Syscall,
+    errno: string,
+    options?: { readonly path?: string | RegExp },
+  ) => void
+  /** The mounts that init can see. */
+  readonly mounts: () => ReadonlyArray<MountView.MountEntry>
+  /** The mount that covers a path last; undefined when it is no mount point. */
+  readonly mountAt: (target: string) => MountView.MountEntry | undefined
+  /** The mounts, a line each. */
+  readonly mountTable: () => string
+  /** Text of a file, not recorded as a call. Throws when there is none. */
+  readonly read: (path: string) => string
+  readonly exists: (path: string) => boolean
+  /** Permission bits of a file. Throws when there is none. */
+  readonly modeOf: (path: string) => number
+  /** Puts files there, as something else than init would. */
+  readonly write: (files: FileTree) => void
+  /** Modules that are in, with the parameters that they were given, in order. */
+  readonly modules: ReadonlyMap<string, string>
+  /** Values of kernel parameters. */
+  readonly sysctls: ReadonlyMap<string, string>
+  /** Whether each interface is up. */
+  readonly interfaces: ReadonlyMap<string, boolean>
+  readonly hostname: () => string
+  /** Processes that run, and dead ones that nobody waited for. */
+  readonly processes: () => ReadonlyArray<ProcessEntry>
+  /** Pids of supervised children whose exit status was taken from their spawner: an error of the reaper. */
+  readonly stolen: ReadonlyArray<number>
+  /** Sends init a signal. */
+  readonly signal: (signal: Signal) => void
+  readonly reboots: ReadonlyArray<RebootCommand>
+  /** RLIMIT_NOFILE of init. */
+  readonly openFilesLimit: () => number
+}
+
+/**
+ * Makes a machine.
+ *
+ * @example
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import { Kernel } from "@kios/core/Kernel"
+ * import * as TestMachine from "@kios/core/testing/TestMachine"
+ *
+ * const machine = TestMachine.make({ files: { "/etc/hostname": "node-7\n" } })
+ * machine.failOn("mount", "EBUSY", { path: "/tmp" })
+ * const program = Kernel.use((kernel) => kernel.setHostname("node-7")).pipe(Effect.provide(machine.layer))
+ * Effect.runSync(program)
+ * machine.expectCalls(['sethostname("node-7")'])
+ * ```
+ */
+export const make = (options: TestMachineOptions = {}): TestMachine => {
+  const osrelease = options.osrelease ?? "6.12.0-test"
+  const modules = options.modules ?? { overlay: { filesystems: ["overlay"] }, virtio_blk: {} }
+  const root = new Directory()
+  const log = new CallLog()
+  const listeners: TestKernel.MachineState["listeners"] = new Set()
+  const tellInit = (signal: Signal): void => {
+    for (const { handler, signals } of listeners) if (signals.includes(signal)) handler(signal)
+  }
+  const processes = new Processes({
+    pidMax: options.pidMax ?? 32_768,
+    lateCollection: options.lateCollection ?? 0,
+    tellInit,
+  })
+  const filesystems = new Set(options.filesystems ?? builtinFilesystems)
+  const hostname = { name: "(none)" }
+  const interfaces = new Map((options.interfaces ?? ["lo", "eth0"]).map((name) => [name, false]))
+  const loaded = new Map<string, string>()
+  const sysctls = new Map<string, string>()
+  let uuids = 0
+  const table: MountTable = new MountTable({ type: "rootfs", root, options: "", readOnly: false })
+  const proc = makeProc({
+    cmdline: options.cmdline ?? "console=ttyS0",
+    osrelease,
+    processes,
+    mountinfo: () => MountView.mountinfo(table),
+    filesystems: () => [...filesystems],
+    modules: () => [...loaded.keys()].reverse(),
+    hostname,
+    uuid: () => `${(++uuids).toString(16).padStart(8, "0")}-cafe-4000-8000-0123456789ab`,
+  })
+  plantSysctls(proc.sys, sysctls, { "kernel.panic": "10", "vm.swappiness": "60", ...options.sysctls })
+  const sys = makeSys(options.disks ?? {}, filesystems)
+  const disks = options.disks ?? {}
+  const types = Filesystems.make({
+    table: () => table,
+    proc: proc.root,
+    sys,
+    disks,
+    processes,
+    controllers: options.controllers ?? ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"],
+    memory: options.memory ?? 512 * 1024 ** 2,
+  })
+
+  const fileOf = (path: string): RegularFile => {
+    plant(root, { [path]: { content: "", mode: 0o755 } })
+    return table.find(path).inode as RegularFile
+  }
+  const moduleDirectory = `/lib/modules/${osrelease}`
+  const modulePath = (name: string) => modules[name]?.path ?? `kernel/${name}.ko`
+  plant(root, {
+    [`${moduleDirectory}/modules.dep`]: Object.entries(modules)
+      .map(([name, { needs = [] }]) => `${[`${modulePath(name)}:`, ...needs.map(modulePath)].join(" ")}\n`)
+      .join(""),
+  })
+  for (const name of Object.keys(modules)) fileOf(`${moduleDirectory}/${modulePath(name)}`).module = name
+  for (const [path, program] of Object.entries(options.programs ?? {})) fileOf(path).program = program
+  plant(root, options.files ?? {})
+
+  const state: TestKernel.MachineState = {
+    log,
+    table,
+    types,
+    filesystems,
+    processes,
+    hostname,
+    interfaces,
+    limits: { openFiles: 1024 },
+    reboots: [],
+    listeners,
+    latency: options.latency ?? {},
+    loadModule: (name, parameters) => {
+      const module = modules[name]
+      if (module === undefined) return refuse("ENOEXEC")
+      if (loaded.has(name)) return refuse("EEXIST")
+      if ((module.needs ?? []).some((need) => !loaded.has(need))) return refuse("ENOENT")
+      loaded.set(name, parameters)
+      for (const type of module.filesystems ?? []) filesystems.add(type)
+      for (const interface_ of module.interfaces ?? []) interfaces.set(interface_, false)
+      plantSysctls(proc.sys, sysctls, module.sysctls ?? {})
+      sys.within(`module/${name}`)
+    },
+  }
+  const kernel = TestKernel.make(state)
+  const lines = (filter: CallFilter = {}) =>
+    log.calls
+      .filter((call) =>
+        filter.only === undefined ? TestKernel.changes(call) : filter.only.includes(call.operation),
+      )
+      .map(lineOf)
+  const inodeAt = (path: string) => table.find(path).inode
+  const pathOption = (path: string | RegExp | undefined) => ({ path })
+
+  return {
+    kernel,
+    layer: Layer.succeed(Kernel, kernel),
+    kmsg: [],
+    calls: log.calls,
+    log: lines,
+    expectCalls: (expected, filter) => assertLines("calls", expected, lines(filter)),
+    failOn: (what, errno, { path, times } = {}) =>
+      log.inject({ what, errno, ...pathOption(path), skip: 0, left: times ?? Number.POSITIVE_INFINITY }),
+    failNth: (n, what, errno, { path } = {}) =>
+      log.inject({ what, errno, ...pathOption(path), skip: n - 1, left: 1 }),
+    mounts: () => MountView.entries(table),
+    mountAt: (target) => MountView.entries(table).findLast((entry) => entry.target === target),
+    mountTable: () => MountView.toText(table),
+    read: (path) => {
+      const inode = inodeAt(path)
+      if (!(inode instanceof RegularFile)) throw new Error(`${path} is a ${inode.kind}`)
+      return Buffer.from(inode.read()).toString()
+    },
+    exists: (path) => {
+      try {
+        return table.walk(path, false).found !== undefined
+      } catch {
+        return false
+      }
+    },
+    modeOf: (path) => inodeAt(path).mode,
+    write: (files) => {
+      for (const [path, spec] of Object.entries(files)) {
+        const at = path.lastIndexOf("/", path.length - 2)
+        const parent = path.slice(0, at)
+        // What is mounted on the way is written to, not what it hides.
+        let directory = root
+        let rest = path
+        for (const prefix of prefixes(parent)) {
+          const found = table.walk(prefix, true).found?.inode
+          if (!(found instanceof Directory)) break
+          directory = found
+          rest = path.slice(prefix === "/" ? 0 : prefix.length)
+        }
+        plant(directory, { [rest]: spec })
+      }
+    },
+    modules: loaded,
+    sysctls,
+    interfaces,
+    hostname: () => hostname.name,
+    processes: () => [...processes.table.values()],
+    stolen: processes.stolen,
+    signal: tellInit,
+    reboots: state.reboots,
+    openFilesLimit: () => state.limits.openFiles,
+  }
+}
+
+const prefixes = (path: string): ReadonlyArray<string> => {
+  const parts = path.split("/").filter((part) => part !== "")
+  return ["/", ...parts.map((_, index) => `/${parts.slice(0, index + 1).join("/")}`)]
+}
+
+/**
+ * Everything that a stage may use without asking for it, over a machine: the
+ * kernel, a supervisor, a boot report and the kernel log, which is
+ * `machine.kmsg` and also gets what Effect logs.
+ *
+ * @example
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import * as Layer from "effect/Layer"
+ * import * as Pipeline from "@kios/core/Pipeline"
+ * import * as TestMachine from "@kios/core/testing/TestMachine"
+ *
+ * const machine = TestMachine.make()
+ * const boot = Layer.build(Pipeline.make([]).layer).pipe(Effect.provide(TestMachine.platform(machine)), Effect.scoped)
+ * ```
+ */
+export const platform = (machine: TestMachine): Layer.Layer<Kernel | Supervisor | BootReport | Kmsg> =>
+  Layer.mergeAll(Supervisor.layer, BootReport.layer, loggerLayer).pipe(
+    Layer.provideMerge(Layer.mergeAll(machine.layer, Kmsg.layerArray(machine.kmsg))),
+  )
