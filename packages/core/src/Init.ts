@@ -28,18 +28,18 @@ import { BootReport, formatAttributes } from "./BootReport.ts"
 import { Kernel, type RebootCommand, type Signal } from "./Kernel.ts"
 import { device, Kmsg, loggerLayer, type KmsgShape } from "./Kmsg.ts"
 import * as LinuxKernel from "./linux/LinuxKernel.ts"
-import type { Pipeline, StageFailed } from "./Pipeline.ts"
+import type { Pipeline, Provided, StageFailed, Stages } from "./Pipeline.ts"
 import * as Reaper from "./Reaper.ts"
 import type * as Stage from "./Stage.ts"
 import { Supervisor } from "./Supervisor.ts"
 import * as Teardown from "./Teardown.ts"
 
-export interface InitOptions<Provides, R extends Stage.Platform> {
-  readonly pipeline: Pipeline<Provides, R>
+export interface InitOptions<S extends Stages> {
+  readonly pipeline: Pipeline<S>
   /** Absolute path of koffi's addon in the image. */
   readonly koffiPath?: string
   /** Runs when every required stage is up, for as long as the node lives; its failure is logged. */
-  readonly afterBoot?: Effect.Effect<void, unknown, Provides | Stage.Platform>
+  readonly afterBoot?: Effect.Effect<void, unknown, Provided<S> | Stage.Platform>
   /** Lets the program run when it is not PID 1. For tests only. */
   readonly anyPid?: boolean
 }
@@ -69,13 +69,13 @@ const actions: Readonly<Partial<Record<Signal, RebootCommand>>> = {
  * const main = () => Init.start({ pipeline: Pipeline.make([]), koffiPath: "/lib/kios/koffi.node" })
  * ```
  */
-export const start = <Provides, R extends Stage.Platform>(options: InitOptions<Provides, R>): void => {
+export const start = <S extends Stages>(options: InitOptions<S>): void => {
   const { startupSnapshot } = process.getBuiltinModule("node:v8")
   if (startupSnapshot.isBuildingSnapshot()) startupSnapshot.setDeserializeMainFunction(() => main(options))
   else main(options)
 }
 
-const main = <Provides, R extends Stage.Platform>(options: InitOptions<Provides, R>): void => {
+const main = <S extends Stages>(options: InitOptions<S>): void => {
   if (process.pid !== 1 && options.anyPid !== true) {
     process.stderr.write("kios init: this program is the init of a kiOS machine and runs as PID 1 only\n")
     process.exit(1)
@@ -102,9 +102,7 @@ const main = <Provides, R extends Stage.Platform>(options: InitOptions<Provides,
   )
 }
 
-const life = Effect.fnUntraced(function* <Provides, R extends Stage.Platform>(
-  options: InitOptions<Provides, R>,
-) {
+const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions<S>) {
   const kernel = yield* Kernel
   const kmsg = yield* Kmsg
   const report = yield* BootReport
@@ -124,7 +122,7 @@ const life = Effect.fnUntraced(function* <Provides, R extends Stage.Platform>(
 
   const node = Effect.gen(function* () {
     const services = yield* Layer.buildWithScope(
-      options.pipeline.layer as Layer.Layer<Provides, StageFailed, Stage.Platform>,
+      options.pipeline.layer as Layer.Layer<Provided<S>, StageFailed, Stage.Platform>,
       scope,
     )
     yield* report.milestone("boot-complete")

@@ -84,15 +84,52 @@ type Environment<S extends Stage.Any> = S extends { readonly env?: infer Env }
   ? Exclude<Env, undefined>
   : never
 
+/** A list of stages, as a tuple so that their order and names are in its type. */
+export type Stages = ReadonlyArray<Stage.Any>
+
+/** The services that are surely there once a pipeline of these stages is up. */
+export type Provided<S extends Stages> = Stage.ServiceOf<Required<S[number]>["provides"][number]>
+
+/** What running these stages needs from outside. */
+export type Needed<S extends Stages> = Environment<S[number]> | BootReport
+
+/** The first sentence that {@link Check} has about a list, or `unknown` when there is none. */
+type Fits<S extends ReadonlyArray<unknown>> = FirstString<Check<S>>
+type FirstString<T> = T extends readonly [infer H, ...infer Rest]
+  ? H extends string
+    ? H
+    : FirstString<Rest>
+  : unknown
+
+// A name is a string, and a string and a sentence have nothing in common: the sentence becomes a property.
+type Misfit<T> = T extends string ? { readonly [Sentence in T]: never } : unknown
+
+type Named<S extends ReadonlyArray<unknown>> = Extract<S[number], Stage.Any>["name"]
+type WithName<Name> = { readonly name: Name }
+type Replaced<
+  S extends ReadonlyArray<unknown>,
+  Name,
+  New extends ReadonlyArray<unknown>,
+> = S extends readonly [infer H, ...infer T]
+  ? H extends WithName<Name>
+    ? [...New, ...T]
+    : [H, ...Replaced<T, Name, New>]
+  : []
+type Find<S extends ReadonlyArray<unknown>, Name> = S extends readonly [infer H, ...infer T]
+  ? H extends WithName<Name>
+    ? H
+    : Find<T, Name>
+  : never
+
 /** Stages that were checked to fit. */
-export interface Pipeline<in Provides, out R> {
-  readonly stages: ReadonlyArray<Stage.Any>
+export interface Pipeline<S extends Stages> {
+  readonly stages: S
   /**
    * The boot: building this layer runs the stages, its scope is the life of
    * the node. Fails with the first required stage that fails, after the others
    * were interrupted and what they acquired was released.
    */
-  readonly layer: Layer.Layer<Provides, StageFailed, R | BootReport>
+  readonly layer: Layer.Layer<Provided<S>, StageFailed, Needed<S>>
 }
 
 /**
@@ -103,6 +140,7 @@ export interface Pipeline<in Provides, out R> {
  * @example
  * ```ts
  * import * as Context from "effect/Context"
+ * import * as Effect from "effect/Effect"
  * import * as Layer from "effect/Layer"
  * import * as Pipeline from "@kios/core/Pipeline"
  * import * as Stage from "@kios/core/Stage"
@@ -128,13 +166,136 @@ export interface Pipeline<in Provides, out R> {
 export const make = <const S extends ReadonlyArray<unknown>>(
   // `unknown`, not `Stage.Any`: that would widen stages written in place.
   stages: S & Check<S>,
-): Pipeline<
-  Stage.ServiceOf<Required<S[number]>["provides"][number]>,
-  S[number] extends Stage.Any ? Environment<S[number]> : never
-> => {
-  const list = stages as unknown as ReadonlyArray<Stage.Any>
-  return { stages: list, layer: wire(list) as never }
+): Pipeline<Extract<S, Stages>> => compose(stages as unknown as Extract<S, Stages>)
+
+const compose = <S extends Stages>(stages: S): Pipeline<S> => ({ stages, layer: wire(stages) as never })
+
+const indexOf = (stages: Stages, name: string): number => {
+  const index = stages.findIndex((stage) => stage.name === name)
+  if (index < 0)
+    throw new Error(
+      `the pipeline has no stage "${name}"; it has ${stages.map((stage) => stage.name).join(", ")}`,
+    )
+  return index
 }
+
+const splice = (
+  stages: Stages,
+  name: string,
+  before: Stages,
+  replacement: Stages | undefined,
+  after: Stages,
+): never => {
+  const at = indexOf(stages, name)
+  const middle = replacement ?? stages.slice(at, at + 1)
+  return compose([...stages.slice(0, at), ...before, ...middle, ...after, ...stages.slice(at + 1)]) as never
+}
+
+/**
+ * A pipeline with one more stage at its end.
+ *
+ * @example
+ * ```ts
+ * import * as Layer from "effect/Layer"
+ * import * as Pipeline from "@kios/core/Pipeline"
+ * import * as Stage from "@kios/core/Stage"
+ *
+ * const idle = Stage.make({ name: "idle", description: "do nothing", layer: Layer.empty })
+ * const longer = Pipeline.append(Pipeline.make([]), idle)
+ * ```
+ */
+export const append = <const S extends Stages, const New extends Stage.Any>(
+  pipeline: Pipeline<S>,
+  stage: New & Fits<[...S, New]>,
+): Pipeline<[...S, New]> => compose([...pipeline.stages, stage] as [...S, New])
+
+/**
+ * A pipeline with another stage in the place of the one of that name: a
+ * container runtime of one's own, say. What the old stage provided and others
+ * need, the new one has to provide.
+ *
+ * @example
+ * ```ts
+ * import * as Layer from "effect/Layer"
+ * import * as Pipeline from "@kios/core/Pipeline"
+ * import * as Stage from "@kios/core/Stage"
+ *
+ * const idle = Stage.make({ name: "idle", description: "do nothing", layer: Layer.empty })
+ * const busy = Stage.make({ name: "busy", description: "do nothing, often", layer: Layer.empty })
+ * const other = Pipeline.replace(Pipeline.make([idle]), "idle", busy)
+ * ```
+ */
+export const replace = <const S extends Stages, const Name extends Named<S>, const New extends Stage.Any>(
+  pipeline: Pipeline<S>,
+  name: Name,
+  stage: New & Fits<Replaced<S, Name, [New]>>,
+): Pipeline<Extract<Replaced<S, Name, [New]>, Stages>> =>
+  splice(pipeline.stages, name, [], [stage as Stage.Any], [])
+
+/**
+ * A pipeline without the stage of that name. Leaving out what another stage
+ * needs is a compile error at the name.
+ *
+ * @example
+ * ```ts
+ * import * as Layer from "effect/Layer"
+ * import * as Pipeline from "@kios/core/Pipeline"
+ * import * as Stage from "@kios/core/Stage"
+ *
+ * const idle = Stage.make({ name: "idle", description: "do nothing", layer: Layer.empty })
+ * const nothing = Pipeline.without(Pipeline.make([idle]), "idle")
+ * ```
+ */
+export const without = <const S extends Stages, const Name extends Named<S>>(
+  pipeline: Pipeline<S>,
+  name: Name & Misfit<Fits<Replaced<S, Name, []>>>,
+): Pipeline<Extract<Replaced<S, Name, []>, Stages>> => splice(pipeline.stages, name, [], [], [])
+
+/**
+ * A pipeline with a stage more, just before the one of that name.
+ *
+ * @example
+ * ```ts
+ * import * as Layer from "effect/Layer"
+ * import * as Pipeline from "@kios/core/Pipeline"
+ * import * as Stage from "@kios/core/Stage"
+ *
+ * const idle = Stage.make({ name: "idle", description: "do nothing", layer: Layer.empty })
+ * const first = Stage.make({ name: "first", description: "be first", layer: Layer.empty })
+ * const both = Pipeline.insertBefore(Pipeline.make([idle]), "idle", first)
+ * ```
+ */
+export const insertBefore = <
+  const S extends Stages,
+  const Name extends Named<S>,
+  const New extends Stage.Any,
+>(
+  pipeline: Pipeline<S>,
+  name: Name,
+  stage: New & Fits<Replaced<S, Name, [New, Find<S, Name>]>>,
+): Pipeline<Extract<Replaced<S, Name, [New, Find<S, Name>]>, Stages>> =>
+  splice(pipeline.stages, name, [stage as Stage.Any], undefined, [])
+
+/**
+ * A pipeline with a stage more, just after the one of that name.
+ *
+ * @example
+ * ```ts
+ * import * as Layer from "effect/Layer"
+ * import * as Pipeline from "@kios/core/Pipeline"
+ * import * as Stage from "@kios/core/Stage"
+ *
+ * const idle = Stage.make({ name: "idle", description: "do nothing", layer: Layer.empty })
+ * const last = Stage.make({ name: "last", description: "be last", layer: Layer.empty })
+ * const both = Pipeline.insertAfter(Pipeline.make([idle]), "idle", last)
+ * ```
+ */
+export const insertAfter = <const S extends Stages, const Name extends Named<S>, const New extends Stage.Any>(
+  pipeline: Pipeline<S>,
+  name: Name,
+  stage: New & Fits<Replaced<S, Name, [Find<S, Name>, New]>>,
+): Pipeline<Extract<Replaced<S, Name, [Find<S, Name>, New]>, Stages>> =>
+  splice(pipeline.stages, name, [], undefined, [stage as Stage.Any])
 
 // oxlint-disable-next-line typescript/no-explicit-any -- wired by name; the types were checked by make
 type AnyLayer = Layer.Layer<any, any, any>
