@@ -13,7 +13,7 @@ import * as Timeline from "../vm/Timeline.ts"
 import * as VmRun from "../vm/VmRun.ts"
 import { buildReference, defaultEfi, json } from "./BuildCommand.ts"
 import { exitCodes, Output, type OutputShape } from "./Output.ts"
-import { goalOf, parsed, parseForward, parseSeconds, parseUntil } from "./RunOptions.ts"
+import { goalOf, parsed, parseForward, parseSeconds, parseUntil, type Until } from "./RunOptions.ts"
 import { showEvent } from "./ShowEvent.ts"
 
 /** The machine did not reach what was asked for. */
@@ -188,7 +188,12 @@ const run = Effect.fnUntraced(function* (options: Flags) {
     ...(options.cmdline === "" ? {} : { cmdline: options.cmdline }),
     noReboot: true,
   })
-  const untils = options.until.length > 0 ? options.until : [{ kind: "pod" as const, name: "default/hello" }]
+  // Somebody else's EFI need not have the sample pod.
+  const standard: Until =
+    options.efi === defaultEfi
+      ? { kind: "pod", name: "default/hello" }
+      : { kind: "milestone", name: "boot-complete" }
+  const untils = options.until.length > 0 ? options.until : [standard]
   output.line(
     `booting ${options.efi} (${machine.vm.accelerator._tag}, ${options.memory} MiB, ${options.cpus} CPUs)`,
   )
