@@ -6,7 +6,11 @@ const conditions = ["@kios/source"]
 const project = (name: string, extra: Record<string, unknown>) => ({
   resolve: { conditions },
   ssr: { resolve: { conditions, externalConditions: conditions } },
-  test: { name, include: [`{packages/*,distro,bench,scripts}/test/**/*.${name}.test.ts`], ...extra },
+  test: {
+    name,
+    include: [`{packages/*,distro,bench,scripts,examples/*}/test/**/*.${name}.test.ts`],
+    ...extra,
+  },
 })
 
 export default defineConfig({

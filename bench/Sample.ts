@@ -5,6 +5,7 @@ import * as VmRun from "@kios/distro/vm/VmRun"
 import type { VmEvent } from "@kios/distro/vm/Milestones"
 import type { VmError } from "@kios/distro/vm/VmError"
 import { Data, Duration, Effect } from "effect"
+import * as HostLoad from "./HostLoad.ts"
 
 /** What is measured, in the order in which it happens. */
 export const milestones = [
@@ -19,10 +20,16 @@ export const milestones = [
 /** One of {@link milestones}. */
 export type Milestone = (typeof milestones)[number]
 
-/** Seconds. Milestones count from the kernel's start, by the kernel's clock. */
+/**
+ * Seconds by the host's clock. Milestones count from the kernel's start. The
+ * kernel's own timestamps would be finer, but a kernel that calibrates its
+ * clock in an emulated machine while the host is busy may be wrong by a third.
+ */
 export interface Sample extends Readonly<Record<Milestone, number>> {
-  /** Power-on to the kernel's start, by the host's clock. */
+  /** Power-on to the kernel's start. */
   readonly firmware: number
+  /** Share of the host's processors, 0 to 1, that other programs took meanwhile; absent where the host does not tell. */
+  readonly others?: number
 }
 
 /** How the machine is made; the same for every image of a comparison. */
@@ -49,15 +56,15 @@ export class BootFailed extends Data.TaggedError("BootFailed")<{
 }
 
 /**
- * Seconds from power-on to the kernel's start. The kernel's first lines are
- * printed late, when there is a console, so that their arrival says nothing;
- * of all lines, the one that arrived soonest after its timestamp tells.
+ * The kernel's start on the host's clock: the last word of its EFI stub, which
+ * then leaves the firmware's services, unpacks the kernel and enters it.
+ * (`[    0.000000] Linux version` arrives a second later, when there is a console.)
  */
-export const firmwareSeconds = (events: ReadonlyArray<VmEvent>, startedAt: bigint): number | undefined => {
-  const offsets = events.flatMap((event) =>
-    event.kernelSeconds === undefined ? [] : [Number(event.at - startedAt) / 1e9 - event.kernelSeconds],
-  )
-  return offsets.length === 0 ? undefined : Math.max(0, Math.min(...offsets))
+export const kernelStart = (events: ReadonlyArray<VmEvent>): bigint | undefined => {
+  const banner = events.findIndex((event) => event._tag === "KernelStarted")
+  const before = banner < 0 ? [] : events.slice(0, banner)
+  const stub = before.findLast((event) => event._tag === "Firmware" && event.message.startsWith("EFI stub: "))
+  return stub?.at ?? events[banner]?.at
 }
 
 /** The sample of a run's events, or what is missing of it. */
@@ -66,24 +73,30 @@ export const fromEvents = (
   startedAt: bigint,
   pod: string,
 ): Sample | { readonly missing: ReadonlyArray<string> } => {
-  const at = (name: Milestone) =>
-    events.find(
-      (event) =>
-        event._tag === "Milestone" &&
-        event.name === name &&
-        (name !== "pod-running" || event.fields["pod"] === pod),
-    )?.kernelSeconds
-  const found = milestones.map((name) => [name, at(name)] as const)
-  const firmware = firmwareSeconds(events, startedAt)
-  const missing = found.flatMap(([name, seconds]) => (seconds === undefined ? [`milestone ${name}`] : []))
-  if (missing.length > 0 || firmware === undefined) return { missing }
-  return { firmware, ...(Object.fromEntries(found) as Record<Milestone, number>) }
+  const start = kernelStart(events)
+  if (start === undefined) return { missing: ["the kernel's start"] }
+  const seconds = (from: bigint, to: bigint) => Number(to - from) / 1e9
+  const found = milestones.map((name) => {
+    const event = events.find(
+      (one) =>
+        one._tag === "Milestone" &&
+        one.name === name &&
+        (name !== "pod-running" || one.fields["pod"] === pod),
+    )
+    return { name, seconds: event === undefined ? undefined : seconds(start, event.at) }
+  })
+  const missing = found.flatMap((one) => (one.seconds === undefined ? [`milestone ${one.name}`] : []))
+  if (missing.length > 0) return { missing }
+  return {
+    firmware: seconds(startedAt, start),
+    ...(Object.fromEntries(found.map((one) => [one.name, one.seconds])) as Record<Milestone, number>),
+  }
 }
 
 /**
  * Boots an EFI in QEMU until the pod runs, and switches it off.
  *
- * @param onMilestone is told each milestone as it happens, seconds since the kernel's start.
+ * @param onMilestone is told each milestone as it happens, seconds since power-on.
  */
 export const measure = (
   efi: string,
@@ -92,6 +105,9 @@ export const measure = (
 ): Effect.Effect<Sample, VmError | BootFailed> =>
   Effect.gen(function* () {
     let startedAt = 0n
+    let pid = 0
+    let before: HostLoad.Reading | undefined
+    let after: HostLoad.Reading | undefined
     const result = yield* VmRun.run(
       {
         efi,
@@ -105,9 +121,14 @@ export const measure = (
       },
       (progress) =>
         Effect.sync(() => {
-          if (progress._tag === "Started") startedAt = progress.vm.startedAt
+          if (progress._tag === "Started") {
+            startedAt = progress.vm.startedAt
+            pid = progress.vm.pid
+            before = HostLoad.read(pid)
+          }
           if (progress._tag !== "Event" || progress.event._tag !== "Milestone") return
-          onMilestone(progress.event.name, progress.event.kernelSeconds ?? progress.seconds)
+          after = HostLoad.read(pid) ?? after
+          onMilestone(progress.event.name, progress.seconds)
         }),
     )
     if (!result.reached) {
@@ -115,11 +136,10 @@ export const measure = (
       return yield* new BootFailed({ efi, reason, tail: result.tail.slice(-15) })
     }
     const sample = fromEvents(result.events, startedAt, machine.pod)
-    return "missing" in sample
-      ? yield* new BootFailed({
-          efi,
-          reason: `no timestamp for ${sample.missing.join(", ")}`,
-          tail: result.tail,
-        })
-      : sample
+    if ("missing" in sample) {
+      const reason = `on its console there was no ${sample.missing.join(", ")}`
+      return yield* new BootFailed({ efi, reason, tail: result.tail })
+    }
+    const others = HostLoad.others(before, after)
+    return { ...sample, ...(others === undefined ? {} : { others }) }
   })

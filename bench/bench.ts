@@ -62,6 +62,12 @@ const image = Effect.fnUntraced(function* (name: "kios" | "floor", directory: st
   return built
 })
 
+/** Above this share of the host's processors, other programs are part of the result. */
+const QUIET = 0.1
+
+const busy = (others: number | undefined): ReadonlyArray<string> =>
+  others === undefined || others <= QUIET ? [] : [`others took ${Math.round(100 * others)} % of the host`]
+
 const boot = Effect.fnUntraced(function* (title: string, efi: string, machine: Sample.Machine) {
   const output = yield* Output
   const said: Array<string> = []
@@ -71,17 +77,22 @@ const boot = Effect.fnUntraced(function* (title: string, efi: string, machine: S
     output.status(`${title}: ${said.slice(-3).join(", ")}`)
   }).pipe(Effect.ensuring(Effect.sync(() => output.status(undefined))))
   const numbers = Sample.milestones.map((name) => `${name} ${sample[name].toFixed(2)}`)
-  output.line(`+ ${title}: ${[`firmware ${sample.firmware.toFixed(2)}`, ...numbers].join(", ")}`)
+  output.line(
+    `+ ${title}: ${[`firmware ${sample.firmware.toFixed(2)}`, ...numbers, ...busy(sample.others)].join(", ")}`,
+  )
   return sample
 })
 
 const count = (name: string, value: number, description: string) =>
-  Flag.Int(name).pipe(Flag.withDefault(value), Flag.withDescription(description))
+  Flag.Int(name).pipe(Flag.withDefault(value), Flag.withDescription(`${description} (default ${value})`))
 
 const bench = Command.make(
   "bench",
   {
-    quick: Flag.Boolean("quick").pipe(Flag.withDefault(false), Flag.withDescription("2 pairs of boots")),
+    quick: Flag.Boolean("quick").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("At most 2 pairs of boots"),
+    ),
     pairs: count("pairs", 5, "Pairs of boots: one of kiOS, one of the floor"),
     memory: count("memory", 1536, "Memory of the machine, MiB"),
     cpus: count("cpus", 2, "Virtual CPUs"),
@@ -92,7 +103,7 @@ const bench = Command.make(
     ),
     directory: Flag.String("directory").pipe(
       Flag.withDefault("dist"),
-      Flag.withDescription("Where the images, bench.json and bench.svg go"),
+      Flag.withDescription("Where the images, bench.json and bench.svg go (default dist)"),
     ),
   },
   Effect.fnUntraced(function* (flags) {
@@ -116,7 +127,7 @@ const bench = Command.make(
     const number = flags.quick ? Math.min(2, flags.pairs) : flags.pairs
     const pairs: Array<Comparison.Pair> = []
     for (let pair = 1; pair <= number; pair++) {
-      // Who goes first changes: the second finds the files in the page cache and another machine's heat.
+      // Who goes first changes, so that being the second is nobody's advantage.
       const order = pair % 2 === 1 ? (["floor", "kios"] as const) : (["kios", "floor"] as const)
       const samples: { kios?: Sample.Sample; floor?: Sample.Sample } = {}
       for (const name of order)
@@ -126,17 +137,26 @@ const bench = Command.make(
 
     const rows = Comparison.compare(pairs)
     const seconds = Number((yield* Clock.monotonicTimeNanos) - started) / 1e9
-    const load = os.loadavg()[0] ?? 0
+    const shares = pairs.flatMap((pair) => [pair.kios.others ?? 0, pair.floor.others ?? 0])
+    const disturbed = Math.max(...shares)
     const note =
       `${number} pairs, ${flags.cpus} CPUs, ${flags.memory} MiB, QEMU ${flags.kvm ? "" : "without KVM "}` +
-      `on ${os.cpus().length} host CPUs (load ${load.toFixed(1)})`
+      `on ${os.cpus().length} host CPUs` +
+      (disturbed > QUIET
+        ? `; the host was busy (other programs took up to ${Math.round(100 * disturbed)} % of it)`
+        : "")
     const json = path.join(directory, "bench.json")
     const svg = path.join(directory, "bench.svg")
     const document = {
       version: 1,
       finishedAt: new Date(yield* Clock.currentTimeMillis).toISOString(),
       seconds,
-      host: { cpus: os.cpus().length, memoryBytes: os.totalmem(), loadAverage: os.loadavg() },
+      host: {
+        cpus: os.cpus().length,
+        memoryBytes: os.totalmem(),
+        loadAverage: os.loadavg(),
+        others: disturbed,
+      },
       machine,
       images: { kios, floor },
       pairs,

@@ -1,6 +1,6 @@
 // Prepares this checkout and machine, then does what was asked for:
 //
-//   node scripts/bootstrap.mjs start | test | bench | soak | check
+//   node scripts/bootstrap.mjs start | test | bench | soak | check | docs
 //
 // Runs on the machine's own Node (20 or newer) and on nothing else: the first
 // thing it does is to install the rest. In order:
@@ -109,6 +109,7 @@ const tasks = {
   test: ["--conditions=@kios/source", "scripts/test.ts"],
   check: ["--conditions=@kios/source", "scripts/test.ts", "--only", "check"],
   bench: ["--conditions=@kios/source", "bench/bench.ts"],
+  docs: ["--conditions=@kios/source", "scripts/docs.ts"],
   soak: ["--conditions=@kios/source", "scripts/test.ts", "--soak"],
 }
 

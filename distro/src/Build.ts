@@ -94,14 +94,14 @@ const pathOf = (parts: Parts, origin: Origin): string =>
   origin._tag === "Local" ? origin.file : filePath(part(parts, origin.component), origin.file)
 
 /** Devices that exist before /dev is mounted: where the kernel and init write. */
-const devices: ReadonlyArray<Initramfs.Entry> = [
+export const devices: ReadonlyArray<Initramfs.Entry> = [
   { _tag: "CharDevice", path: "/dev/console", mode: 0o600, major: 5, minor: 1 },
   { _tag: "CharDevice", path: "/dev/kmsg", mode: 0o600, major: 1, minor: 11 },
   { _tag: "CharDevice", path: "/dev/null", mode: 0o666, major: 1, minor: 3 },
 ]
 
-// Looked up by programs of the image, and nothing may be put there.
-const emptyDirectories: ReadonlyArray<Initramfs.Entry> = [
+/** Looked up by programs of the image, and nothing may be put there. */
+export const emptyDirectories: ReadonlyArray<Initramfs.Entry> = [
   { _tag: "Directory", path: "/lib/kios/volume-plugins", mode: 0o755 },
   { _tag: "Directory", path: "/lib/kios/etc/kubernetes/manifests", mode: 0o755 },
   { _tag: "Directory", path: "/lib/kios/etc/cni/net.d", mode: 0o755 },

@@ -9,13 +9,14 @@ import { buildCommand } from "./cli/BuildCommand.ts"
 import { componentsCommand } from "./cli/ComponentsCommand.ts"
 import { planCommand } from "./cli/PlanCommand.ts"
 import { runCommand } from "./cli/RunCommand.ts"
+import { timelineCommand } from "./cli/TimelineCommand.ts"
 import { exitCodes } from "./cli/Output.ts"
 import { CommandRunner } from "./components/CommandRunner.ts"
 import { ComponentStore } from "./components/ComponentStore.ts"
 
 const kios = Command.make("kios").pipe(
   Command.withDescription("Build kiOS and run it in a virtual machine"),
-  Command.withSubcommands([buildCommand, runCommand, planCommand, componentsCommand]),
+  Command.withSubcommands([buildCommand, runCommand, planCommand, timelineCommand, componentsCommand]),
 )
 
 const services = Layer.mergeAll(NodeServices.layer, ComponentStore.live, CommandRunner.layer)

@@ -13,7 +13,7 @@ const binaries: ReadonlyArray<RecipeFile> = [
     path: "/init",
     mode: 0o755,
     from: { _tag: "Init" },
-    why: "PID 1: our program sealed into Node; unlinked once the root is switched",
+    why: "PID 1: our program sealed into Node; no path leads to it once the root is switched",
   },
   {
     path: "/bin/containerd",

@@ -1,10 +1,25 @@
 /**
  * `kios plan`: the boot as it would happen, without running anything.
  */
+import * as BootRecord from "@kios/core/BootRecord"
 import * as Plan from "@kios/core/Plan"
-import { Effect } from "effect"
+import * as PlanSvg from "@kios/core/PlanSvg"
+import { Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { pipeline } from "../pipeline.ts"
+import { BootFileError, readBoot, writePicture } from "./BootFile.ts"
+import { svg, theme } from "./TimelineCommand.ts"
+
+/** How long this distro's stages took in the boot of that file, milliseconds by name. */
+const durationsIn = Effect.fnUntraced(function* (file: string) {
+  const durations = BootRecord.durations(yield* readBoot(file))
+  if (!pipeline.stages.some((stage) => durations[stage.name] !== undefined))
+    return yield* new BootFileError({
+      file,
+      reason: "has no stage of this distro that ended; was it recorded on a node of another distro?",
+    })
+  return durations
+})
 
 export const planCommand = Command.make(
   "plan",
@@ -17,14 +32,31 @@ export const planCommand = Command.make(
       Flag.withDefault(false),
       Flag.withDescription("The same as --format json"),
     ),
+    durations: Flag.String("durations").pipe(
+      Flag.optional,
+      Flag.withDescription(
+        "Take the stages' durations from this boot.json of a node, or output of kios run --json",
+      ),
+    ),
+    svg,
+    allEdges: Flag.Boolean("all-edges").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("Picture only: draw the requirements that follow from others too"),
+    ),
+    theme,
   },
-  ({ format, json }) =>
-    Effect.sync(() => {
-      const plan = Plan.make(pipeline.stages)
+  (flags) =>
+    Effect.gen(function* () {
+      const durations = Option.isSome(flags.durations) ? yield* durationsIn(flags.durations.value) : {}
+      const plan = Plan.make(pipeline.stages, durations)
+      if (Option.isSome(flags.svg)) {
+        const edges = flags.allEdges ? "all" : "direct"
+        return yield* writePicture(flags.svg.value, PlanSvg.toSvg(plan, { edges, theme: flags.theme }))
+      }
       const text =
-        json || format === "json"
+        flags.json || flags.format === "json"
           ? JSON.stringify(plan, null, 2)
-          : format === "mermaid"
+          : flags.format === "mermaid"
             ? Plan.toMermaid(plan)
             : Plan.toText(plan)
       process.stdout.write(`${text}\n`)

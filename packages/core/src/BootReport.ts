@@ -11,10 +11,18 @@ import { Kernel } from "./Kernel.ts"
 import { Kmsg } from "./Kmsg.ts"
 import type { Criticality } from "./Stage.ts"
 
+/** How a stage stands: `running` until it is `up`, has `failed`, was `skipped` or was `interrupted` by another's failure. */
 export type Outcome = "running" | "up" | "failed" | "skipped" | "interrupted"
 
+/** What a stage is, whatever becomes of it. */
+export interface StageFacts {
+  readonly criticality: Criticality
+  /** Names of the stages that it waits for. */
+  readonly requires: ReadonlyArray<string>
+}
+
 /** One stage's part of the report. Times are milliseconds since the kernel started. */
-export interface StageRecord {
+export interface StageRecord extends StageFacts {
   readonly name: string
   readonly startMs: number
   readonly endMs: number | null
@@ -29,18 +37,30 @@ export interface MilestoneRecord {
   readonly attributes: Readonly<Record<string, string>>
 }
 
-/** The report as data, as it stands in `/run/kios/boot.json`. */
+/**
+ * The report as data, as it stands in `/run/kios/boot.json`. Readers decode it
+ * with `@kios/core/BootRecord`; these are plain types because init has no use
+ * for a decoder.
+ */
 export interface BootRecord {
   readonly version: 1
+  /** The clock of all its times, which are milliseconds; see clock_gettime(2). */
+  readonly clock: "CLOCK_MONOTONIC"
+  /** As uname(2) says; absent while /proc is not mounted. */
+  readonly kernelRelease?: string
+  /** The host name; absent while /proc is not mounted. */
+  readonly nodeName?: string
   readonly stages: ReadonlyArray<StageRecord>
   readonly milestones: ReadonlyArray<MilestoneRecord>
 }
 
+/** The operations behind {@link BootReport}: what {@link "./Pipeline.ts"} tells of stages, and what stages tell. */
 export interface BootReportShape {
-  readonly stageStarted: (stage: string) => Effect.Effect<void>
+  /** A stage without facts is taken for a required one that waits for nothing. */
+  readonly stageStarted: (stage: string, facts?: StageFacts) => Effect.Effect<void>
   readonly stageUp: (stage: string) => Effect.Effect<void>
   readonly stageFailed: (stage: string, reason: string, criticality: Criticality) => Effect.Effect<void>
-  readonly stageSkipped: (stage: string, reason: string) => Effect.Effect<void>
+  readonly stageSkipped: (stage: string, reason: string, facts?: StageFacts) => Effect.Effect<void>
   readonly stageInterrupted: (stage: string) => Effect.Effect<void>
   /** Records a milestone, once: the same name and attributes a second time are ignored. */
   readonly milestone: (name: string, attributes?: Readonly<Record<string, string>>) => Effect.Effect<void>
@@ -50,11 +70,22 @@ export interface BootReportShape {
   readonly changed: Effect.Effect<void>
 }
 
-/** `key=value` with the value quoted as JSON where it has to be. */
+/**
+ * `key=value` with the value quoted as JSON where it has to be.
+ *
+ * @example
+ * ```ts
+ * import { formatAttributes } from "@kios/core/BootReport"
+ *
+ * formatAttributes({ pod: "default/hello", product: "Standard PC" }) // 'pod=default/hello product="Standard PC"'
+ * ```
+ */
 export const formatAttributes = (attributes: Readonly<Record<string, string>>): string =>
   Object.entries(attributes)
     .map(([key, value]) => `${key}=${/^[\w./:@+-]+$/u.test(value) ? value : JSON.stringify(value)}`)
     .join(" ")
+
+const unstated: StageFacts = { criticality: "required", requires: [] }
 
 /**
  * The boot report, as a service.
@@ -74,27 +105,30 @@ export class BootReport extends Context.Service<BootReport, BootReportShape>()("
     Effect.gen(function* () {
       const kernel = yield* Kernel
       const kmsg = yield* Kmsg
-      const stages = new Map<
-        string,
-        { startMs: number; endMs: number | null; outcome: Outcome; reason?: string }
-      >()
+      const stages = new Map<string, Omit<StageRecord, "name">>()
       const milestones: Array<MilestoneRecord> = []
       const seen = new Set<string>()
       const dirty = yield* Latch.make(false)
       const now = Effect.map(kernel.monotonic, (nanos) => Number(nanos / 1000n) / 1000)
 
-      const end = (stage: string, outcome: Outcome, reason?: string) =>
+      const known = (path: string) =>
+        kernel.readText(path).pipe(
+          Effect.map((text) => text.trim()),
+          Effect.catch(() => Effect.succeed("")),
+        )
+
+      const end = (stage: string, outcome: Outcome, reason?: string, facts = unstated) =>
         Effect.map(now, (atMs) => {
-          const record = stages.get(stage) ?? { startMs: atMs, endMs: null, outcome }
+          const record = stages.get(stage) ?? { ...facts, startMs: atMs }
           stages.set(stage, { ...record, endMs: atMs, outcome, ...(reason === undefined ? {} : { reason }) })
           dirty.openUnsafe()
           return (atMs - record.startMs).toFixed(1)
         })
 
       return BootReport.of({
-        stageStarted: (stage) =>
+        stageStarted: (stage, facts = unstated) =>
           Effect.map(now, (startMs) => {
-            stages.set(stage, { startMs, endMs: null, outcome: "running" })
+            stages.set(stage, { ...facts, startMs, endMs: null, outcome: "running" })
           }),
         stageUp: (stage) =>
           Effect.flatMap(end(stage, "up"), (ms) => kmsg.write("notice", `stage ${stage} up ms=${ms}`)),
@@ -105,8 +139,8 @@ export class BootReport extends Context.Service<BootReport, BootReportShape>()("
               `stage ${stage} failed ms=${ms} ${formatAttributes({ criticality, reason })}`,
             ),
           ),
-        stageSkipped: (stage, reason) =>
-          Effect.flatMap(end(stage, "skipped", reason), () =>
+        stageSkipped: (stage, reason, facts = unstated) =>
+          Effect.flatMap(end(stage, "skipped", reason, facts), () =>
             kmsg.write("warning", `stage ${stage} skipped ${formatAttributes({ reason })}`),
           ),
         stageInterrupted: (stage) => Effect.asVoid(end(stage, "interrupted")),
@@ -121,11 +155,18 @@ export class BootReport extends Context.Service<BootReport, BootReportShape>()("
               return kmsg.write("notice", text)
             })
           }),
-        current: Effect.sync(() => ({
-          version: 1,
-          stages: [...stages].map(([name, record]) => ({ name, ...record })),
-          milestones: [...milestones],
-        })),
+        current: Effect.gen(function* () {
+          const kernelRelease = yield* known("/proc/sys/kernel/osrelease")
+          const nodeName = yield* known("/proc/sys/kernel/hostname")
+          return {
+            version: 1,
+            clock: "CLOCK_MONOTONIC",
+            ...(kernelRelease === "" ? {} : { kernelRelease }),
+            ...(nodeName === "" ? {} : { nodeName }),
+            stages: [...stages].map(([name, record]) => ({ name, ...record })),
+            milestones: [...milestones],
+          }
+        }),
         changed: Effect.andThen(dirty.await, dirty.close),
       })
     }),

@@ -60,6 +60,7 @@ export interface CmdlineProblem {
   readonly reason: string
 }
 
+/** A command line, read: the values that kiOS knows, what was wrong with them, and everything else as it stands. */
 export interface CmdlineShape {
   readonly raw: string
   readonly values: CmdlineValues
@@ -68,7 +69,16 @@ export interface CmdlineShape {
   readonly parameters: ReadonlyArray<readonly [key: string, value: string]>
 }
 
-/** Splits as the kernel does: at blanks, except in double quotes, which may stand around the value or the whole. */
+/**
+ * Splits as the kernel does: at blanks, except in double quotes, which may stand around the value or the whole.
+ *
+ * @example
+ * ```ts
+ * import * as Cmdline from "@kios/core/Cmdline"
+ *
+ * Cmdline.split('quiet dyndbg="file a.c +p"') // [["quiet", ""], ["dyndbg", "file a.c +p"]]
+ * ```
+ */
 export const split = (raw: string): ReadonlyArray<readonly [string, string]> => {
   const words = raw.match(/(?:[^\s"]|"[^"]*"?)+/gu) ?? []
   return words.map((word) => {
@@ -118,10 +128,32 @@ export const parse = (raw: string): CmdlineShape => {
   }
 }
 
-/** The command line of this boot, as a service. */
+/**
+ * The command line of this boot, as a service.
+ *
+ * @example
+ * ```ts
+ * import { Cmdline } from "@kios/core/Cmdline"
+ * import * as Effect from "effect/Effect"
+ *
+ * const quiet = Cmdline.use(({ parameters }) => Effect.succeed(parameters.some(([key]) => key === "quiet")))
+ * ```
+ */
 export class Cmdline extends Context.Service<Cmdline, CmdlineShape>()("kios/Cmdline") {}
 
-/** Reads `/proc/cmdline`. */
+/**
+ * Reads `/proc/cmdline`.
+ *
+ * @example
+ * ```ts
+ * import * as Cmdline from "@kios/core/Cmdline"
+ * import * as TestMachine from "@kios/core/testing/TestMachine"
+ * import * as Effect from "effect/Effect"
+ *
+ * const machine = TestMachine.make({ files: { "/proc/cmdline": "kios.hostname=node-7\n" } })
+ * Effect.runSync(Effect.provide(Cmdline.read, machine.layer)).values.hostname // "node-7"
+ * ```
+ */
 export const read: Effect.Effect<CmdlineShape, KernelError, Kernel> = Effect.gen(function* () {
   const kernel = yield* Kernel
   return parse(yield* kernel.readText("/proc/cmdline"))

@@ -34,6 +34,7 @@ import type * as Stage from "./Stage.ts"
 import { Supervisor } from "./Supervisor.ts"
 import * as Teardown from "./Teardown.ts"
 
+/** What {@link start} takes. */
 export interface InitOptions<S extends Stages> {
   readonly pipeline: Pipeline<S>
   /** Absolute path of koffi's addon in the image. */

@@ -43,24 +43,47 @@ const FACILITY = 3 << 3
 // The kernel takes records up to about 1 KiB (PRINTKRB_RECORD_MAX); the rest is cut by us, visibly.
 const MAX_RECORD = 960
 
-/** One record: `<priority>kios: text`, one line, bounded. */
+/**
+ * One record: `<priority>kios: text`, one line, bounded.
+ *
+ * @example
+ * ```ts
+ * import * as Kmsg from "@kios/core/Kmsg"
+ *
+ * Kmsg.formatRecord("notice", "milestone init") // "<29>kios: milestone init\n"
+ * ```
+ */
 export const formatRecord = (severity: Severity, text: string): string => {
   const line = text.replaceAll(/\s*\n\s*/gu, " | ")
   const cut = line.length > MAX_RECORD ? `${line.slice(0, MAX_RECORD)}...` : line
   return `<${FACILITY | severities[severity]}>kios: ${cut}\n`
 }
 
+/** The operations behind {@link Kmsg}. */
 export interface KmsgShape {
   /** Writes one record at once; never fails: there is nobody to tell. */
   readonly write: (severity: Severity, text: string) => Effect.Effect<void>
   /** The same for code that is not an Effect (crash handlers, loggers). */
   readonly writeUnsafe: (severity: Severity, text: string) => void
+  /** From now on, what Effect logs below `severity` is dropped (`info` to begin with). */
+  readonly logFrom: (severity: Severity) => Effect.Effect<void>
+  /** Whether what Effect logs with this severity is written. */
+  readonly logs: (severity: Severity) => boolean
 }
 
-const make = (writeUnsafe: KmsgShape["writeUnsafe"]): KmsgShape => ({
-  writeUnsafe,
-  write: (severity, text) => Effect.sync(() => writeUnsafe(severity, text)),
-})
+const make = (writeUnsafe: KmsgShape["writeUnsafe"]): KmsgShape => {
+  let least: Severity = "info"
+  return {
+    writeUnsafe,
+    write: (severity, text) => Effect.sync(() => writeUnsafe(severity, text)),
+    logFrom: (severity) =>
+      Effect.sync(() => {
+        least = severity
+      }),
+    // The more severe, the smaller the number.
+    logs: (severity) => severities[severity] <= severities[least],
+  }
+}
 
 /**
  * The kernel log, as a service.
@@ -89,7 +112,17 @@ export class Kmsg extends Context.Service<Kmsg, KmsgShape>()("kios/Kmsg") {
     )
 }
 
-/** {@link Kmsg.layer}'s service, for code that runs before any layer (PID 1's first lines). */
+/**
+ * {@link Kmsg.layer}'s service, for code that runs before any layer (PID 1's first lines).
+ *
+ * @example
+ * ```ts
+ * import * as Kmsg from "@kios/core/Kmsg"
+ *
+ * const kmsg = Kmsg.device("/dev/kmsg")
+ * process.on("uncaughtExceptionMonitor", (error) => kmsg.writeUnsafe("crit", error.message))
+ * ```
+ */
 export const device = (path: string): KmsgShape => {
   let fd: number | undefined
   return make((severity, text) => {
@@ -103,32 +136,50 @@ export const device = (path: string): KmsgShape => {
   })
 }
 
-/** Sends what Effect logs to {@link Kmsg}, with its level and annotations. */
+/**
+ * Sends what Effect logs to {@link Kmsg}, with its level and annotations.
+ *
+ * @example
+ * ```ts
+ * import * as Kmsg from "@kios/core/Kmsg"
+ * import * as Effect from "effect/Effect"
+ * import * as Layer from "effect/Layer"
+ *
+ * const records: Array<string> = []
+ * const kmsg = Layer.provide(Kmsg.loggerLayer, Kmsg.Kmsg.layerArray(records))
+ * Effect.runSync(Effect.log("hello").pipe(Effect.provide(kmsg))) // records is ["info hello"]
+ * ```
+ */
 export const loggerLayer: Layer.Layer<never, never, Kmsg> = Layer.unwrap(
   Kmsg.use((kmsg) =>
     Effect.succeed(
-      Logger.layer([
-        Logger.make<unknown, void>(({ cause, fiber, logLevel, message }) => {
-          const annotations = Object.entries(fiber.getRef(References.CurrentLogAnnotations))
-          const text = [
-            // A stage and its process often have the same name.
-            ...new Set(
-              annotations
-                .filter(([key]) => key === "stage" || key === "process")
-                .map(([, value]) => `${String(value)}:`),
-            ),
-            ...[message].flat().map((part) => (typeof part === "string" ? part : Formatter.format(part))),
-            ...annotations
-              .filter(([key]) => key !== "stage" && key !== "process")
-              .map(([key, value]) => `${key}=${Formatter.format(value)}`),
-            ...(cause.reasons.length > 0 ? [Cause.pretty(cause)] : []),
-          ].join(" ")
-          const severity = severityOf[logLevel]
-          const label =
-            severity === "err" || severity === "crit" ? "error " : severity === "warning" ? "warn " : ""
-          kmsg.writeUnsafe(severity, label + text)
-        }),
-      ]),
+      Layer.mergeAll(
+        // The level is Kmsg's, because it changes while fibers run.
+        Layer.succeed(References.MinimumLogLevel, "Debug"),
+        Logger.layer([
+          Logger.make<unknown, void>(({ cause, fiber, logLevel, message }) => {
+            const severity = severityOf[logLevel]
+            if (!kmsg.logs(severity)) return
+            const annotations = Object.entries(fiber.getRef(References.CurrentLogAnnotations))
+            const text = [
+              // A stage and its process often have the same name.
+              ...new Set(
+                annotations
+                  .filter(([key]) => key === "stage" || key === "process")
+                  .map(([, value]) => `${String(value)}:`),
+              ),
+              ...[message].flat().map((part) => (typeof part === "string" ? part : Formatter.format(part))),
+              ...annotations
+                .filter(([key]) => key !== "stage" && key !== "process")
+                .map(([key, value]) => `${key}=${Formatter.format(value)}`),
+              ...(cause.reasons.length > 0 ? [Cause.pretty(cause)] : []),
+            ].join(" ")
+            const label =
+              severity === "err" || severity === "crit" ? "error " : severity === "warning" ? "warn " : ""
+            kmsg.writeUnsafe(severity, label + text)
+          }),
+        ]),
+      ),
     ),
   ),
 )

@@ -12,10 +12,19 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
-import { BootReport } from "./BootReport.ts"
+import { BootReport, type StageFacts } from "./BootReport.ts"
 import type * as Stage from "./Stage.ts"
 
-/** A stage was not up in time. */
+/**
+ * A stage was not up in time.
+ *
+ * @example
+ * ```ts
+ * import { StageTimeout } from "@kios/core/Pipeline"
+ *
+ * new StageTimeout({ stage: "disk", timeout: "30s" }).message // 'stage "disk" was not up within 30s'
+ * ```
+ */
 export class StageTimeout extends Data.TaggedError("StageTimeout")<{
   readonly stage: string
   readonly timeout: string
@@ -25,7 +34,17 @@ export class StageTimeout extends Data.TaggedError("StageTimeout")<{
   }
 }
 
-/** A stage was not started because an optional stage that it needs is not up. */
+/**
+ * A stage was not started because an optional stage that it needs is not up.
+ *
+ * @example
+ * ```ts
+ * import { StageSkipped } from "@kios/core/Pipeline"
+ *
+ * new StageSkipped({ stage: "report", missing: ["example/Disk"] }).message
+ * // 'stage "report" was skipped: example/Disk did not come up'
+ * ```
+ */
 export class StageSkipped extends Data.TaggedError("StageSkipped")<{
   readonly stage: string
   readonly missing: ReadonlyArray<string>
@@ -35,7 +54,20 @@ export class StageSkipped extends Data.TaggedError("StageSkipped")<{
   }
 }
 
-/** A required stage failed: the boot is over. `reason` is for people, `cause` for programs. */
+/**
+ * A required stage failed: the boot is over. `reason` is for people, `cause` for programs.
+ *
+ * @example
+ * ```ts
+ * import * as Pipeline from "@kios/core/Pipeline"
+ * import * as Effect from "effect/Effect"
+ * import * as Layer from "effect/Layer"
+ *
+ * const boot = Layer.build(Pipeline.make([]).layer).pipe(
+ *   Effect.catchTag("StageFailed", (error) => Effect.logError(`${error.stage}: ${error.reason}`)),
+ * )
+ * ```
+ */
 export class StageFailed extends Data.TaggedError("StageFailed")<{
   readonly stage: string
   readonly reason: string
@@ -301,29 +333,30 @@ export const insertAfter = <const S extends Stages, const Name extends Named<S>,
 type AnyLayer = Layer.Layer<any, any, any>
 
 const wire = (stages: ReadonlyArray<Stage.Any>): AnyLayer => {
-  const providers = new Map<string, AnyLayer>()
+  const providers = new Map<string, { readonly stage: string; readonly layer: AnyLayer }>()
   const all: Array<AnyLayer> = []
   for (const stage of stages) {
-    const needs = new Set<AnyLayer>()
+    const needs = new Map<string, AnyLayer>()
     for (const key of stage.requires) {
       const provider = providers.get(key.key)
       if (provider === undefined)
         throw new Error(`stage "${stage.name}" needs "${key.key}", which no earlier stage provides`)
-      needs.add(provider)
+      needs.set(provider.stage, provider.layer)
     }
+    const own = observed(stage, { criticality: stage.criticality, requires: [...needs.keys()] })
     const layer =
       needs.size === 0
-        ? observed(stage)
-        : Layer.provide(observed(stage), [...needs] as unknown as [AnyLayer, ...Array<AnyLayer>])
+        ? own
+        : Layer.provide(own, [...needs.values()] as unknown as [AnyLayer, ...Array<AnyLayer>])
     all.push(layer)
     // The same reference wherever it is needed, so that it is built once.
-    for (const key of stage.provides) providers.set(key.key, layer)
+    for (const key of stage.provides) providers.set(key.key, { stage: stage.name, layer })
   }
   return Layer.mergeAll(...(all as [AnyLayer, ...Array<AnyLayer>]))
 }
 
 /** The stage's own layer with its skip, timeout, retry, report and failure policy around it. */
-const observed = (stage: Stage.Any): AnyLayer =>
+const observed = (stage: Stage.Any, facts: StageFacts): AnyLayer =>
   // oxlint-disable-next-line typescript/no-explicit-any -- see AnyLayer
   Layer.fromBuildMemo<any, any, any>((memoMap, scope) =>
     Effect.gen(function* () {
@@ -333,10 +366,10 @@ const observed = (stage: Stage.Any): AnyLayer =>
       const missing = stage.requires.map((key) => key.key).filter((key) => !have.mapUnsafe.has(key))
       if (missing.length > 0) {
         const skipped = new StageSkipped({ stage: stage.name, missing })
-        yield* report.stageSkipped(stage.name, skipped.message)
+        yield* report.stageSkipped(stage.name, skipped.message, facts)
         return yield* skipped
       }
-      yield* report.stageStarted(stage.name)
+      yield* report.stageStarted(stage.name, facts)
       const timeout = Duration.fromInputUnsafe(stage.timeout)
       const once = Layer.buildWithMemoMap(stage.layer, memoMap, scope)
       const attempts =
@@ -351,9 +384,11 @@ const observed = (stage: Stage.Any): AnyLayer =>
         Effect.tap(() => report.stageUp(stage.name)),
         Effect.tapCause((cause) =>
           Cause.hasInterruptsOnly(cause)
-            ? report.stageInterrupted(stage.name)
+            ? Effect.void
             : report.stageFailed(stage.name, describe(cause), stage.criticality),
         ),
+        // A fiber that is being interrupted runs no failure handlers, only this one.
+        Effect.onInterrupt(() => report.stageInterrupted(stage.name)),
       )
     }).pipe(
       Effect.catchCause((cause) => {

@@ -10,10 +10,29 @@ export interface Readiness {
   readonly await: Effect.Effect<void>
 }
 
-/** Ready as soon as it runs. */
+/**
+ * Ready as soon as it runs.
+ *
+ * @example
+ * ```ts
+ * import * as Readiness from "@kios/core/Readiness"
+ *
+ * const question = Readiness.immediate.description // "process started"
+ * ```
+ */
 export const immediate: Readiness = { description: "process started", await: Effect.void }
 
-/** Any Effect that succeeds once the process is ready. */
+/**
+ * Any Effect that succeeds once the process is ready.
+ *
+ * @example
+ * ```ts
+ * import * as Readiness from "@kios/core/Readiness"
+ * import * as Effect from "effect/Effect"
+ *
+ * const socket = Readiness.make("its socket answers", Effect.sleep("10 millis"))
+ * ```
+ */
 export const make = (description: string, await_: Effect.Effect<void>): Readiness => ({
   description,
   await: await_,

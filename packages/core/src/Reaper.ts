@@ -63,7 +63,18 @@ const turnOfTheLoop = Effect.callback<void>((resume) => {
   return Effect.sync(() => clearImmediate(immediate))
 })
 
-/** Reaps on every SIGCHLD until the scope closes. */
+/**
+ * Reaps on every SIGCHLD until the scope closes.
+ *
+ * @example
+ * ```ts
+ * import * as Reaper from "@kios/core/Reaper"
+ * import * as TestMachine from "@kios/core/testing/TestMachine"
+ * import * as Effect from "effect/Effect"
+ *
+ * const reaping = Reaper.run.pipe(Effect.provide(TestMachine.make().layer), Effect.scoped)
+ * ```
+ */
 export const run: Effect.Effect<void, never, Kernel | Scope.Scope> = Effect.gen(function* () {
   const kernel = yield* Kernel
   const pending = yield* Latch.make(true)
@@ -79,5 +90,16 @@ export const run: Effect.Effect<void, never, Kernel | Scope.Scope> = Effect.gen(
   )
 })
 
-/** {@link run} as a layer, for the life of init. */
+/**
+ * {@link run} as a layer, for the life of init.
+ *
+ * @example
+ * ```ts
+ * import * as Reaper from "@kios/core/Reaper"
+ * import * as TestMachine from "@kios/core/testing/TestMachine"
+ * import * as Layer from "effect/Layer"
+ *
+ * const init = Layer.provide(Reaper.layer, TestMachine.make().layer)
+ * ```
+ */
 export const layer: Layer.Layer<never, never, Kernel> = Layer.effectDiscard(run)

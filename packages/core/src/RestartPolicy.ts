@@ -16,7 +16,16 @@ export interface RestartPolicy {
   readonly stableAfter: Duration.Input
 }
 
-/** 100 ms, doubled up to 30 s, forgotten after a minute of being up. */
+/**
+ * 100 ms, doubled up to 30 s, forgotten after a minute of being up.
+ *
+ * @example
+ * ```ts
+ * import * as RestartPolicy from "@kios/core/RestartPolicy"
+ *
+ * const patient: RestartPolicy.RestartPolicy = { ...RestartPolicy.standard, maximum: "5 minutes" }
+ * ```
+ */
 export const standard: RestartPolicy = {
   initial: "100 millis",
   maximum: "30 seconds",

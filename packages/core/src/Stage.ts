@@ -12,10 +12,11 @@ import type * as Layer from "effect/Layer"
 import type * as Schedule from "effect/Schedule"
 import type { BootReport } from "./BootReport.ts"
 import type { Kernel } from "./Kernel.ts"
+import type { Kmsg } from "./Kmsg.ts"
 import type { Supervisor } from "./Supervisor.ts"
 
 /** What every stage may use without asking for it. */
-export type Platform = Kernel | BootReport | Supervisor
+export type Platform = Kernel | BootReport | Supervisor | Kmsg
 
 /**
  * What a stage's failure means. `required`: the boot has failed. `optional`:
@@ -23,6 +24,7 @@ export type Platform = Kernel | BootReport | Supervisor
  */
 export type Criticality = "required" | "optional"
 
+/** The key of any service: what `requires` and `provides` list. */
 // oxlint-disable-next-line typescript/no-explicit-any -- a key of any service
 export type ServiceKey = Context.Key<any, any>
 

@@ -54,6 +54,7 @@ export interface Death {
   readonly lastLines: ReadonlyArray<string>
 }
 
+/** What a supervised process is doing; the drawing above has the ways from one state to the next. */
 export type State =
   | { readonly _tag: "Stopped" }
   | { readonly _tag: "Starting" }
@@ -63,7 +64,18 @@ export type State =
   | { readonly _tag: "Stopping"; readonly pid: number }
   | { readonly _tag: "Killed"; readonly pid: number }
 
-/** A supervised process was not up when somebody needed it. */
+/**
+ * A supervised process was not up when somebody needed it.
+ *
+ * @example
+ * ```ts
+ * import { ProcessNotUp } from "@kios/core/Supervisor"
+ * import * as Effect from "effect/Effect"
+ *
+ * const optional = <A, R>(up: Effect.Effect<A, ProcessNotUp, R>) =>
+ *   Effect.catchTag(up, "ProcessNotUp", (error) => Effect.logWarning(error.message))
+ * ```
+ */
 export class ProcessNotUp extends Data.TaggedError("ProcessNotUp")<{
   readonly process: string
   readonly within: string
@@ -95,6 +107,7 @@ export interface Supervised {
   readonly restart: Effect.Effect<void>
 }
 
+/** The operations behind {@link Supervisor}. */
 export interface SupervisorShape {
   /**
    * Starts a process and keeps it alive until the scope closes, which stops

@@ -25,7 +25,17 @@ const EVERYBODY = -1
 // include/linux/sched.h: PF_KTHREAD
 const KERNEL_THREAD = 0x0020_0000
 
-/** Whether `/proc/PID/stat` is that of a process that can still do something: no kernel thread, no zombie. */
+/**
+ * Whether `/proc/PID/stat` is that of a process that can still do something: no kernel thread, no zombie.
+ *
+ * @example
+ * ```ts
+ * import * as Teardown from "@kios/core/Teardown"
+ *
+ * Teardown.isLiveProcess("7 (containerd) S 1 7 7 0 -1 4194560") // true
+ * Teardown.isLiveProcess("7 (containerd) Z 1 7 7 0 -1 4194560") // false
+ * ```
+ */
 export const isLiveProcess = (stat: string): boolean => {
   // The name, in parentheses, may hold anything.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
@@ -33,7 +43,17 @@ export const isLiveProcess = (stat: string): boolean => {
   return state !== "Z" && state !== "X" && (Number(flags) & KERNEL_THREAD) === 0
 }
 
-/** The processes other than init that still run, by pid. */
+/**
+ * The processes other than init that still run, by pid.
+ *
+ * @example
+ * ```ts
+ * import * as Teardown from "@kios/core/Teardown"
+ * import * as Effect from "effect/Effect"
+ *
+ * const tell = Effect.flatMap(Teardown.survivors, (pids) => Effect.log(`still running: ${pids.join(", ")}`))
+ * ```
+ */
 export const survivors: Effect.Effect<ReadonlyArray<number>, KernelError, Kernel> = Effect.gen(function* () {
   const kernel = yield* Kernel
   const found: Array<number> = []
@@ -99,7 +119,17 @@ export interface MountedAt {
   readonly source: string
 }
 
-/** Reads `/proc/self/mountinfo`, in its order. Lines that are none are left out. */
+/**
+ * Reads `/proc/self/mountinfo`, in its order. Lines that are none are left out.
+ *
+ * @example
+ * ```ts
+ * import * as Teardown from "@kios/core/Teardown"
+ *
+ * Teardown.parseMountinfo("36 35 0:32 / /run rw,nosuid shared:1 - tmpfs tmpfs rw,size=64M")
+ * // [{ target: "/run", fstype: "tmpfs", source: "tmpfs" }]
+ * ```
+ */
 export const parseMountinfo = (text: string): ReadonlyArray<MountedAt> =>
   text.split("\n").flatMap((line) => {
     const [before = "", after] = line.split(" - ", 2)

@@ -19,7 +19,16 @@ const DIRECTORY = "/run/kios/kubelet"
 const NOT_BEFORE = new Date(0)
 const DAYS = 36_500
 
-/** The serving certificate could not be made: there is something wrong with this machine's cryptography. */
+/**
+ * The serving certificate could not be made: there is something wrong with this machine's cryptography.
+ *
+ * @example
+ * ```ts
+ * import { CertificateFailed } from "@kios/stages-kubelet/KubeletConfigFile"
+ *
+ * const text = new CertificateFailed({ hostname: "node-7", cause: new Error("no entropy") }).message
+ * ```
+ */
 export class CertificateFailed extends Data.TaggedError("CertificateFailed")<{
   readonly hostname: string
   readonly cause: unknown
@@ -29,7 +38,17 @@ export class CertificateFailed extends Data.TaggedError("CertificateFailed")<{
   }
 }
 
-/** The kubelet's configuration is on disk. */
+/**
+ * The kubelet's configuration is on disk.
+ *
+ * @example
+ * ```ts
+ * import { KubeletConfigFile } from "@kios/stages-kubelet/KubeletConfigFile"
+ * import * as Effect from "effect/Effect"
+ *
+ * const tell = KubeletConfigFile.use((file) => Effect.log(`--config=${file.path}`))
+ * ```
+ */
 export class KubeletConfigFile extends Context.Service<
   KubeletConfigFile,
   {

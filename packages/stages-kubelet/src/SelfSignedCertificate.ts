@@ -74,7 +74,16 @@ export const make = (hostname: string, notBefore: Date, days: number): Certifica
   }
 }
 
-/** What `node:crypto` reads out of a certificate; used by tests. */
+/**
+ * What `node:crypto` reads out of a certificate; used by tests.
+ *
+ * @example
+ * ```ts
+ * import * as SelfSignedCertificate from "@kios/stages-kubelet/SelfSignedCertificate"
+ *
+ * const subjectOf = (pem: string) => SelfSignedCertificate.inspect(pem).subject
+ * ```
+ */
 export const inspect = (certificate: string): X509Certificate => {
   const { X509Certificate: Certificate } = process.getBuiltinModule("node:crypto")
   return new Certificate(certificate)

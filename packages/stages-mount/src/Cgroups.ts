@@ -11,7 +11,16 @@ import { mountAll, type MountRow } from "./MountTable.ts"
 
 const ROOT = "/sys/fs/cgroup"
 
-/** The mount; Documentation/admin-guide/cgroup-v2.rst. */
+/**
+ * The mount; Documentation/admin-guide/cgroup-v2.rst.
+ *
+ * @example
+ * ```ts
+ * import * as Cgroups from "@kios/stages-mount/Cgroups"
+ *
+ * const targets = Cgroups.mounts.map((row) => row.target)
+ * ```
+ */
 export const mounts: ReadonlyArray<MountRow> = [
   {
     source: "cgroup2",

@@ -20,13 +20,40 @@ import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesyste
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 import * as Gpt from "./Gpt.ts"
 
-/** GPT partition type of a kiOS data partition. */
+/**
+ * GPT partition type of a kiOS data partition.
+ *
+ * @example
+ * ```ts
+ * import * as DataPartition from "@kios/stages-mount/DataPartition"
+ *
+ * const sfdisk = `label: gpt\ntype=${DataPartition.PARTITION_TYPE}\n`
+ * ```
+ */
 export const PARTITION_TYPE = "97aac693-d920-465a-94fe-eb59fc86dfaa"
 
-/** Where the partition itself is mounted. */
+/**
+ * Where the partition itself is mounted.
+ *
+ * @example
+ * ```ts
+ * import * as DataPartition from "@kios/stages-mount/DataPartition"
+ *
+ * const modules = `${DataPartition.MOUNT_POINT}/modules`
+ * ```
+ */
 export const MOUNT_POINT = "/run/kios/data"
 
-/** The partition's directories and where they appear. `/meta/etc` is the business of the /etc overlay. */
+/**
+ * The partition's directories and where they appear. `/meta/etc` is the business of the /etc overlay.
+ *
+ * @example
+ * ```ts
+ * import * as DataPartition from "@kios/stages-mount/DataPartition"
+ *
+ * const outlives = DataPartition.directories.map(([, target]) => target)
+ * ```
+ */
 export const directories: ReadonlyArray<readonly [inPartition: string, target: string]> = [
   ["data/oci", "/var/lib/containerd"],
   ["data/pods", "/var/lib/kubelet"],
@@ -43,7 +70,16 @@ interface Candidate extends Gpt.GptPartition {
   readonly device: string
 }
 
-/** The partition's device name: `vda` has `vda1`, `nvme0n1` has `nvme0n1p1`. */
+/**
+ * The partition's device name: `vda` has `vda1`, `nvme0n1` has `nvme0n1p1`.
+ *
+ * @example
+ * ```ts
+ * import * as DataPartition from "@kios/stages-mount/DataPartition"
+ *
+ * DataPartition.partitionDevice("nvme0n1", 2) // "/dev/nvme0n1p2"
+ * ```
+ */
 export const partitionDevice = (disk: string, number: number): string =>
   `/dev/${disk}${/\d$/u.test(disk) ? "p" : ""}${number}`
 

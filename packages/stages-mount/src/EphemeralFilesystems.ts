@@ -11,7 +11,16 @@ import { mountAll, type MountRow } from "./MountTable.ts"
 
 const strict = ["MS_NOSUID", "MS_NODEV", "MS_NOEXEC"] as const
 
-/** The mounts, in order. */
+/**
+ * The mounts, in order.
+ *
+ * @example
+ * ```ts
+ * import * as EphemeralFilesystems from "@kios/stages-mount/EphemeralFilesystems"
+ *
+ * const inRam = EphemeralFilesystems.mounts.map(({ target, why }) => `${target}: ${why}`)
+ * ```
+ */
 export const mounts: ReadonlyArray<MountRow> = [
   {
     source: "tmpfs",

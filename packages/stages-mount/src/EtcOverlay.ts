@@ -11,7 +11,16 @@ import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesyste
 import { Etc } from "@kios/core/capabilities/Etc"
 import { MOUNT_POINT } from "./DataPartition.ts"
 
-/** Where the image keeps its defaults for /etc. */
+/**
+ * Where the image keeps its defaults for /etc.
+ *
+ * @example
+ * ```ts
+ * import * as EtcOverlay from "@kios/stages-mount/EtcOverlay"
+ *
+ * const hosts = `${EtcOverlay.IMAGE_ETC}/hosts`
+ * ```
+ */
 export const IMAGE_ETC = "/lib/kios/etc"
 
 /**

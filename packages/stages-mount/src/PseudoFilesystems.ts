@@ -11,7 +11,16 @@ import { mountAll, type MountRow } from "./MountTable.ts"
 
 const strict = ["MS_NOSUID", "MS_NODEV", "MS_NOEXEC"] as const
 
-/** The mounts, in order. Flags are those of the strictest peer (Talos) or stricter. */
+/**
+ * The mounts, in order. Flags are those of the strictest peer (Talos) or stricter.
+ *
+ * @example
+ * ```ts
+ * import * as PseudoFilesystems from "@kios/stages-mount/PseudoFilesystems"
+ *
+ * const table = PseudoFilesystems.mounts.map(({ flags, target }) => `${target} ${flags.join(",")}`)
+ * ```
+ */
 export const mounts: ReadonlyArray<MountRow> = [
   { source: "proc", target: "/proc", fstype: "proc", flags: strict, why: "every process reads it" },
   {

@@ -3,8 +3,11 @@
  *
  * The kernel unpacks the image into its rootfs, which pivot_root(2), and with
  * it runc, cannot leave. So a small tmpfs becomes the root and the image's
- * directories are bind-mounted into it: nothing is copied, and what is bound
- * becomes read-only, also for pods that mount the host's directories.
+ * directories are bind-mounted into it: nothing is copied.
+ *
+ * Both filesystems become read-only, and not only their mounts: runc remounts
+ * the bind mount of a hostPath volume as writable, for pods without any
+ * capability too, and only the filesystem itself refuses that.
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -12,6 +15,7 @@ import { Kernel } from "@kios/core/Kernel"
 import * as Stage from "@kios/core/Stage"
 import { MountedRoot } from "@kios/core/capabilities/MountedRoot"
 
+/** What the new root has. */
 export interface RootSwitchOptions {
   /** Directories of the image to keep, read-only. */
   readonly keep: ReadonlyArray<string>
@@ -19,16 +23,32 @@ export interface RootSwitchOptions {
   readonly directories: ReadonlyArray<string>
   /** Symbolic links to make in the new root. */
   readonly links: Readonly<Record<string, string>>
-  /** Files of the image to remove: what nobody may run again, such as `/init`. */
+  /**
+   * Files of the image to remove, to get back their memory. Not `/init`: a file
+   * that is unlinked while it runs keeps its filesystem from becoming
+   * read-only (EBUSY), and no path leads to it from the new root.
+   */
   readonly remove: ReadonlyArray<string>
 }
 
-/** What the reference distro keeps and makes. */
+/**
+ * What the reference distro keeps and makes.
+ *
+ * @example
+ * ```ts
+ * import * as RootSwitch from "@kios/stages-mount/RootSwitch"
+ *
+ * const stage = RootSwitch.make({
+ *   ...RootSwitch.reference,
+ *   directories: [...RootSwitch.reference.directories, "/srv"],
+ * })
+ * ```
+ */
 export const reference: RootSwitchOptions = {
   keep: ["/bin", "/lib", "/lib64"],
   directories: ["/proc", "/sys", "/dev", "/run", "/tmp", "/etc", "/var", "/opt"],
   links: {},
-  remove: ["/init"],
+  remove: [],
 }
 
 const NEW_ROOT = "/newroot"
@@ -38,6 +58,13 @@ const NEW_ROOT = "/newroot"
  * the new root itself: programs are in the mounts below it.
  *
  * mount(2), pivot_root(2) NOTES, Documentation/filesystems/ramfs-rootfs-initramfs.rst.
+ *
+ * @example
+ * ```ts
+ * import * as RootSwitch from "@kios/stages-mount/RootSwitch"
+ *
+ * const program = RootSwitch.switchRoot(RootSwitch.reference)
+ * ```
  */
 export const switchRoot = Effect.fnUntraced(function* (options: RootSwitchOptions) {
   const kernel = yield* Kernel
@@ -71,6 +98,13 @@ export const switchRoot = Effect.fnUntraced(function* (options: RootSwitchOption
       () => Effect.void,
     )
   }
+  // Without MS_BIND: the filesystem that all of the binds share.
+  yield* kernel.mount({
+    source: "none",
+    target: "/",
+    fstype: "none",
+    flags: ["MS_REMOUNT", "MS_RDONLY"],
+  })
   yield* kernel.chdir(NEW_ROOT)
   yield* kernel.mount({ source: ".", target: "/", fstype: "none", flags: ["MS_MOVE"] })
   yield* kernel.chroot(".")
@@ -79,7 +113,7 @@ export const switchRoot = Effect.fnUntraced(function* (options: RootSwitchOption
     source: "none",
     target: "/",
     fstype: "none",
-    flags: ["MS_REMOUNT", "MS_BIND", "MS_RDONLY", "MS_NOSUID", "MS_NODEV", "MS_NOEXEC"],
+    flags: ["MS_REMOUNT", "MS_RDONLY", "MS_NOSUID", "MS_NODEV", "MS_NOEXEC"],
   })
   // After the move, which a shared parent would refuse: pods that ask for
   // Bidirectional mount propagation need it, and later mounts inherit it.
@@ -105,5 +139,15 @@ export const make = (options: RootSwitchOptions) =>
     layer: Layer.effect(MountedRoot, switchRoot(options)),
   })
 
-/** The stage as the reference distro has it. */
+/**
+ * The stage as the reference distro has it.
+ *
+ * @example
+ * ```ts
+ * import * as Pipeline from "@kios/core/Pipeline"
+ * import * as RootSwitch from "@kios/stages-mount/RootSwitch"
+ *
+ * const smallest = Pipeline.make([RootSwitch.stage])
+ * ```
+ */
 export const stage = make(reference)

@@ -4,6 +4,7 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Cmdline from "@kios/core/Cmdline"
+import { Kmsg } from "@kios/core/Kmsg"
 import * as Stage from "@kios/core/Stage"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 
@@ -26,13 +27,17 @@ export const stage = Stage.make({
   provides: [Cmdline.Cmdline],
   layer: Layer.effect(
     Cmdline.Cmdline,
-    Effect.tap(Cmdline.read, ({ problems }) =>
-      Effect.forEach(
-        problems,
-        ({ key, reason, value }) =>
-          Effect.logWarning(`kernel command line: ${value === "" ? key : `${key}=${value}`}: ${reason}`),
-        { discard: true },
-      ),
-    ),
+    Effect.gen(function* () {
+      const cmdline = yield* Cmdline.read
+      const kmsg = yield* Kmsg
+      yield* kmsg.logFrom(severities[cmdline.values.logLevel])
+      for (const { key, reason, value } of cmdline.problems) {
+        yield* Effect.logWarning(`kernel command line: ${value === "" ? key : `${key}=${value}`}: ${reason}`)
+      }
+      return cmdline
+    }),
   ),
 })
+
+// What `kios.log=` calls a level, as syslog(3) does.
+const severities = { debug: "debug", info: "info", warn: "warning", error: "err" } as const

@@ -19,7 +19,16 @@ export interface ContainerdConfigOptions {
   readonly cniBinDir: string
 }
 
-/** What the reference distro uses. */
+/**
+ * What the reference distro uses.
+ *
+ * @example
+ * ```ts
+ * import * as ContainerdConfig from "@kios/stages-runtime/ContainerdConfig"
+ *
+ * const toml = ContainerdConfig.render({ ...ContainerdConfig.reference, cniBinDir: "/lib/cni" })
+ * ```
+ */
 export const reference: ContainerdConfigOptions = {
   root: "/var/lib/containerd",
   state: "/run/containerd",
@@ -37,7 +46,8 @@ const quote = (text: string): string => JSON.stringify(text)
  * Renders config version 4 (containerd 2.4; docs/cri/config.md of containerd).
  *
  * NRI is off: its plugins are programs that containerd would execute on the
- * host. So is tracing, which nobody here collects.
+ * host. So are CDI's directories, whose files name programs for runc to
+ * execute, and tracing, which nobody here collects.
  *
  * @example
  * ```ts
@@ -65,6 +75,9 @@ disabled_plugins = [
     sandbox = ${quote(options.sandboxImage)}
   [plugins."io.containerd.cri.v1.images".registry]
     config_path = ${quote(options.registryConfigPath)}
+
+[plugins."io.containerd.cri.v1.runtime"]
+  cdi_spec_dirs = []
 
 [plugins."io.containerd.cri.v1.runtime".cni]
   bin_dirs = [${quote(options.cniBinDir)}]

@@ -10,7 +10,16 @@ import * as Stage from "@kios/core/Stage"
 import { Images } from "@kios/core/capabilities/Images"
 import { ContainerdClient, pinnedImageLabels } from "./containerd/ContainerdClient.ts"
 
-/** Where the image carries archives. */
+/**
+ * Where the image carries archives.
+ *
+ * @example
+ * ```ts
+ * import * as ImagePreload from "@kios/stages-runtime/ImagePreload"
+ *
+ * const archive = `${ImagePreload.DIRECTORY}/pause.tar`
+ * ```
+ */
 export const DIRECTORY = "/lib/kios/images"
 
 /**
@@ -59,5 +68,14 @@ export const make = (directory: string) =>
     ),
   })
 
-/** The stage as the reference distro has it. */
+/**
+ * The stage as the reference distro has it.
+ *
+ * @example
+ * ```ts
+ * import * as ImagePreload from "@kios/stages-runtime/ImagePreload"
+ *
+ * const waitsFor = ImagePreload.stage.requires.map((key) => key.key)
+ * ```
+ */
 export const stage = make(DIRECTORY)

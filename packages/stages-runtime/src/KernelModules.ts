@@ -11,10 +11,31 @@ import { Modules } from "@kios/core/capabilities/Modules"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 import * as ModulesDep from "./ModulesDep.ts"
 
-/** What the container runtime cannot start without: its snapshotter, and the disks of virtual machines. */
+/**
+ * What the container runtime cannot start without: its snapshotter, and the disks of virtual machines.
+ *
+ * @example
+ * ```ts
+ * import * as KernelModules from "@kios/stages-runtime/KernelModules"
+ *
+ * const modules = KernelModules.stages({
+ *   boot: [...KernelModules.bootModules, "nvme"],
+ *   node: KernelModules.nodeModules,
+ * })
+ * ```
+ */
 export const bootModules: ReadonlyArray<string> = ["overlay", "virtio_blk"]
 
-/** What pods, their networks and the machine's buttons need; they load while the runtime comes up. */
+/**
+ * What pods, their networks and the machine's buttons need; they load while the runtime comes up.
+ *
+ * @example
+ * ```ts
+ * import * as KernelModules from "@kios/stages-runtime/KernelModules"
+ *
+ * const inImage = [...KernelModules.bootModules, ...KernelModules.nodeModules]
+ * ```
+ */
 export const nodeModules: ReadonlyArray<string> = [
   "virtio_net",
   "virtio_rng",
@@ -41,6 +62,13 @@ const optionsFor = (parameters: ReadonlyArray<readonly [string, string]>, name: 
  * in now. A module that is missing or refused is told by name, with what
  * wanted it, and the rest is loaded all the same: which of them this machine
  * can live without is for what uses them to find out.
+ *
+ * @example
+ * ```ts
+ * import * as KernelModules from "@kios/stages-runtime/KernelModules"
+ *
+ * const program = KernelModules.loadAll(["zram", "nf_tables"])
+ * ```
  */
 export const loadAll = Effect.fnUntraced(function* (wanted: ReadonlyArray<string>) {
   const kernel = yield* Kernel

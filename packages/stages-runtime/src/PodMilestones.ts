@@ -47,6 +47,13 @@ export const stage = Stage.make({
 /**
  * The name that the manifest has: the kubelet appends `-NODE` to that of a
  * static pod (pkg/kubelet/config/common.go, generatePodName).
+ *
+ * @example
+ * ```ts
+ * import * as PodMilestones from "@kios/stages-runtime/PodMilestones"
+ *
+ * PodMilestones.manifestName("hello-node-7", "node-7") // "hello"
+ * ```
  */
 export const manifestName = (pod: string, node: string): string =>
   pod.endsWith(`-${node}`) ? pod.slice(0, -node.length - 1) : pod

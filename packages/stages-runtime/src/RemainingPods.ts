@@ -19,7 +19,17 @@ const GRACE = Duration.seconds(3)
 // SIGKILL takes effect at once, except in uninterruptible sleep.
 const KILL_DEADLINE = Duration.seconds(5)
 
-/** Process ids of user space other than init's own; kernel threads have no command line. */
+/**
+ * Process ids of user space other than init's own; kernel threads have no command line.
+ *
+ * @example
+ * ```ts
+ * import { Kernel } from "@kios/core/Kernel"
+ * import * as RemainingPods from "@kios/stages-runtime/RemainingPods"
+ *
+ * const pids = Kernel.use(RemainingPods.remaining)
+ * ```
+ */
 export const remaining = Effect.fnUntraced(function* (kernel: KernelShape) {
   const pids: Array<number> = []
   for (const name of yield* kernel.readDirectory("/proc")) {
@@ -55,7 +65,17 @@ const endProcesses = Effect.gen(function* () {
 // Where the runtime and the kubelet mount for pods.
 const directories = ["/run/containerd/", "/run/netns/", "/var/lib/containerd/", "/var/lib/kubelet/"]
 
-/** Mount points below {@link directories}, last mounted first; proc_pid_mountinfo(5). */
+/**
+ * Mount points below {@link directories}, last mounted first; proc_pid_mountinfo(5).
+ *
+ * @example
+ * ```ts
+ * import * as RemainingPods from "@kios/stages-runtime/RemainingPods"
+ *
+ * RemainingPods.podMounts("36 35 0:32 / /var/lib/kubelet/pods/1/volumes/a rw - tmpfs tmpfs rw")
+ * // ["/var/lib/kubelet/pods/1/volumes/a"]
+ * ```
+ */
 export const podMounts = (mountinfo: string): ReadonlyArray<string> =>
   mountinfo
     .split("\n")

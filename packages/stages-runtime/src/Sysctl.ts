@@ -12,7 +12,16 @@ import { Sysctls } from "@kios/core/capabilities/Sysctls"
 /** Values by key, as sysctl(8) spells keys. */
 export type SysctlTable = Readonly<Record<string, string>>
 
-/** What Kubernetes and its networks need. */
+/**
+ * What Kubernetes and its networks need.
+ *
+ * @example
+ * ```ts
+ * import * as Sysctl from "@kios/stages-runtime/Sysctl"
+ *
+ * const unhardened = Sysctl.make(Sysctl.node)
+ * ```
+ */
 export const node: SysctlTable = {
   "net.ipv4.ip_forward": "1",
   "net.ipv6.conf.all.forwarding": "1",
@@ -35,7 +44,17 @@ export const node: SysctlTable = {
   "fs.aio-max-nr": "1048576",
 }
 
-/** The Kernel Self Protection Project's settings, as far as pods allow them. */
+/**
+ * The Kernel Self Protection Project's settings, as far as pods allow them.
+ *
+ * @example
+ * ```ts
+ * import * as Sysctl from "@kios/stages-runtime/Sysctl"
+ *
+ * // Lets a debugger attach to its own children.
+ * const sysctl = Sysctl.make({ ...Sysctl.node, ...Sysctl.hardening, "kernel.yama.ptrace_scope": "1" })
+ * ```
+ */
 export const hardening: SysctlTable = {
   "dev.tty.ldisc_autoload": "0",
   "dev.tty.legacy_tiocsti": "0",
@@ -56,7 +75,16 @@ export const hardening: SysctlTable = {
   "kernel.core_pattern": "core",
 }
 
-/** The file of a key: dots separate directories, except that a slash in a key stands for a dot in a name. */
+/**
+ * The file of a key: dots separate directories, except that a slash in a key stands for a dot in a name.
+ *
+ * @example
+ * ```ts
+ * import * as Sysctl from "@kios/stages-runtime/Sysctl"
+ *
+ * Sysctl.pathOf("net.ipv4.conf.eth0/1.forwarding") // "/proc/sys/net/ipv4/conf/eth0.1/forwarding"
+ * ```
+ */
 export const pathOf = (key: string): string =>
   `/proc/sys/${key.replaceAll(/[./]/gu, (separator) => (separator === "." ? "/" : "."))}`
 
@@ -96,5 +124,14 @@ export const make = (table: SysctlTable) =>
     ),
   })
 
-/** The stage as the reference distro has it. */
+/**
+ * The stage as the reference distro has it.
+ *
+ * @example
+ * ```ts
+ * import * as Sysctl from "@kios/stages-runtime/Sysctl"
+ *
+ * const waitsFor = Sysctl.stage.requires.map((key) => key.key)
+ * ```
+ */
 export const stage = make({ ...node, ...hardening })

@@ -16,6 +16,7 @@ import * as files from "./files.ts"
 import * as libc from "./libc.ts"
 import * as processes from "./processes.ts"
 
+/** What {@link make} and {@link layer} take. */
 export interface LinuxKernelOptions {
   /** Absolute path of `koffi.node`. Without it the npm package `koffi` is used, as on a developer's machine. */
   readonly koffiPath?: string
@@ -28,7 +29,18 @@ const cString = (text: string): Uint8Array => Buffer.from(`${text}\0`)
 
 type ErrorAbout = Omit<ConstructorParameters<typeof KernelError>[0], "syscall" | "errno">
 
-/** Makes the operations; {@link layer} is what programs use. */
+/**
+ * Makes the operations; {@link layer} is what programs use.
+ *
+ * @example
+ * ```ts
+ * import * as LinuxKernel from "@kios/core/linux/LinuxKernel"
+ * import * as Effect from "effect/Effect"
+ *
+ * const kernel = LinuxKernel.make() // the addon is loaded at the first system call
+ * const release = Effect.runSync(kernel.readText("/proc/sys/kernel/osrelease"))
+ * ```
+ */
 export const make = (options: LinuxKernelOptions = {}): KernelShape => {
   const c = libc.make(options)
 

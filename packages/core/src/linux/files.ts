@@ -31,6 +31,31 @@ const kindOf = (stat: fs.Stats): FileKind =>
               ? "socket"
               : "file"
 
+// Not Node's own `recursive`: where a filesystem answers ENOENT for a name that it does not make (/proc),
+// that never returns, and on a read-only one it says ENOENT instead of EROFS.
+const makeDirectory = (path: string, mode: number): void => {
+  try {
+    fs.mkdirSync(path, { mode })
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    if (code === "EEXIST" && fs.statSync(path).isDirectory()) return
+    const parent = path.slice(0, Math.max(0, path.replace(/\/+$/u, "").lastIndexOf("/")))
+    if (code !== "ENOENT" || parent === "" || fs.existsSync(parent)) throw cause
+    makeDirectory(parent, mode)
+    fs.mkdirSync(path, { mode })
+  }
+}
+
+const lstat = (path: string): fs.Stats | undefined => {
+  try {
+    return fs.lstatSync(path, { throwIfNoEntry: false })
+  } catch (cause) {
+    // Below a file there is nothing either.
+    if ((cause as NodeJS.ErrnoException).code === "ENOTDIR") return undefined
+    throw cause
+  }
+}
+
 export const operations = {
   readFile: (path) => attempt("read", path, () => fs.readFileSync(path)),
   readText: (path) => attempt("read", path, () => fs.readFileSync(path, "utf8")),
@@ -61,12 +86,11 @@ export const operations = {
         fs.closeSync(fd)
       }
     }),
-  makeDirectory: (path, mode = 0o755) =>
-    attempt("mkdir", path, () => void fs.mkdirSync(path, { recursive: true, mode })),
+  makeDirectory: (path, mode = 0o755) => attempt("mkdir", path, () => makeDirectory(path, mode)),
   readDirectory: (path) => attempt("readdir", path, () => fs.readdirSync(path).sort()),
   stat: (path) =>
     attempt("lstat", path, () => {
-      const stat = fs.lstatSync(path, { throwIfNoEntry: false })
+      const stat = lstat(path)
       return stat === undefined
         ? undefined
         : { kind: kindOf(stat), size: stat.size, mode: stat.mode & 0o7777 }

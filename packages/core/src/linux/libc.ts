@@ -64,10 +64,28 @@ export interface Libc {
   ) => void
 }
 
+// Names that Node's table does not have, or has another one for (include/uapi/asm-generic/errno.h).
+const more: ReadonlyArray<readonly [number, string]> = [
+  [11, "EAGAIN"],
+  [15, "ENOTBLK"],
+  [95, "EOPNOTSUPP"],
+  [108, "ESHUTDOWN"],
+  [117, "EUCLEAN"],
+  [123, "ENOMEDIUM"],
+  [124, "EMEDIUMTYPE"],
+  [126, "ENOKEY"],
+  [127, "EKEYEXPIRED"],
+  [128, "EKEYREVOKED"],
+  [129, "EKEYREJECTED"],
+]
+
 let names: Map<number, string> | undefined
 /** errno(3)'s name for a number. */
 export const errnoName = (errno: number): string => {
-  names ??= new Map(Object.entries(os.constants.errno).map(([name, value]) => [value, name]))
+  names ??= new Map([
+    ...Object.entries(os.constants.errno).map(([name, value]) => [value, name] as const),
+    ...more,
+  ])
   return names.get(errno) ?? `E${errno}`
 }
 

@@ -40,7 +40,17 @@ export interface PartitionSpec {
   }
 }
 
-/** A disk of that many bytes with nothing on it. */
+/**
+ * A disk of that many bytes with nothing on it.
+ *
+ * @example
+ * ```ts
+ * import * as TestDisks from "@kios/core/testing/TestDisks"
+ * import * as TestMachine from "@kios/core/testing/TestMachine"
+ *
+ * const machine = TestMachine.make({ disks: { vda: TestDisks.blank(1024 * 1024) } })
+ * ```
+ */
 export const blank = (size: number, sectorBytes = 512): TestDisk => ({
   bytes: new Uint8Array(size),
   sectorBytes,
@@ -54,13 +64,23 @@ const PARTITION_SECTORS = 16
 
 const crc32 = (bytes: Uint8Array): number => process.getBuiltinModule("node:zlib").crc32(bytes)
 
-/** The bytes of a GUID: its first three fields are little-endian. */
+/**
+ * The bytes of a GUID: its first three fields are little-endian.
+ *
+ * @example
+ * ```ts
+ * import * as TestDisks from "@kios/core/testing/TestDisks"
+ *
+ * TestDisks.guidBytes("c12a7328-f81f-11d2-ba4b-00a0c93ec93b").toString("hex")
+ * // "28732ac11ff8d211ba4b00a0c93ec93b"
+ * ```
+ */
 export const guidBytes = (guid: string): Buffer => {
   const plain = Buffer.from(guid.replaceAll("-", ""), "hex")
   return Buffer.concat([
-    plain.subarray(0, 4).reverse(),
-    plain.subarray(4, 6).reverse(),
-    plain.subarray(6, 8).reverse(),
+    plain.subarray(0, 4).toReversed(),
+    plain.subarray(4, 6).toReversed(),
+    plain.subarray(6, 8).toReversed(),
     plain.subarray(8),
   ])
 }
@@ -145,11 +165,29 @@ export const gpt = (options: {
   return { bytes, sectorBytes: sector, partitions, volumes }
 }
 
-/** `vda` has `vda1`, `nvme0n1` has `nvme0n1p1`. */
+/**
+ * `vda` has `vda1`, `nvme0n1` has `nvme0n1p1`.
+ *
+ * @example
+ * ```ts
+ * import * as TestDisks from "@kios/core/testing/TestDisks"
+ *
+ * TestDisks.deviceName("nvme0n1", 1) // "nvme0n1p1"
+ * ```
+ */
 export const deviceName = (disk: string, partition: number): string =>
   partition === 0 ? disk : `${disk}${/\d$/u.test(disk) ? "p" : ""}${partition}`
 
-/** The bytes that a device node shows: the disk's, or its partition's part of them. */
+/**
+ * The bytes that a device node shows: the disk's, or its partition's part of them.
+ *
+ * @example
+ * ```ts
+ * import * as TestDisks from "@kios/core/testing/TestDisks"
+ *
+ * TestDisks.contentOf(TestDisks.blank(4096), 0).length // 4096
+ * ```
+ */
 export const contentOf = (disk: TestDisk, partition: number): Uint8Array => {
   const range = disk.partitions.get(partition)
   return range === undefined ? disk.bytes : disk.bytes.subarray(range.start, range.end)

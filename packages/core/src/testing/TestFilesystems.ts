@@ -27,7 +27,8 @@ type Options = ReadonlyMap<string, string>
 /** Makes one mount's filesystem. */
 type Type = (source: string, options: Options, text: string, flags: ReadonlyArray<MountFlag>) => Filesystem
 
-const parse = (text: string): Options =>
+/** Mount options by name. */
+export const parseOptions = (text: string): Options =>
   new Map(
     text
       .split(",")

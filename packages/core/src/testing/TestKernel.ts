@@ -6,22 +6,13 @@
 import * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { type FileStat, Kernel, type KernelShape, type RebootCommand, type Signal } from "../Kernel.ts"
+import { Kernel, type KernelShape, type RebootCommand, type Signal } from "../Kernel.ts"
 import { KernelError } from "../KernelError.ts"
 import { type Call, type CallLog, type Operation, reads } from "./TestCalls.ts"
-import { contentOf } from "./TestDisks.ts"
-import {
-  bytesBelow,
-  ControlFile,
-  Directory,
-  Errno,
-  refuse,
-  RegularFile,
-  SpecialFile,
-  Symlink,
-} from "./TestFiles.ts"
-import type { make as makeFilesystems } from "./TestFilesystems.ts"
-import type { Location, MountTable, Propagation } from "./TestMounts.ts"
+import { make as fileOperations, type About, opening, type Operate, quote } from "./TestFileOperations.ts"
+import { Directory, Errno, refuse, RegularFile, Symlink } from "./TestFiles.ts"
+import { type make as makeFilesystems, parseOptions } from "./TestFilesystems.ts"
+import type { MountTable, Propagation } from "./TestMounts.ts"
 import type { Processes } from "./TestProcesses.ts"
 import { CgroupDirectory } from "./TestCgroups.ts"
 
@@ -46,11 +37,6 @@ export interface MachineState {
   readonly latency: Readonly<Partial<Record<Operation, Duration.Input>>>
 }
 
-const quote = (text: string): string => JSON.stringify(text.length > 160 ? `${text.slice(0, 160)}...` : text)
-const octal = (mode: number): string => `0${mode.toString(8)}`
-const show = (content: string | Uint8Array): string =>
-  typeof content === "string" ? quote(content) : `<${content.length} bytes>`
-
 const propagations: Readonly<Record<string, Propagation>> = {
   MS_SHARED: "shared",
   MS_PRIVATE: "private",
@@ -58,20 +44,12 @@ const propagations: Readonly<Record<string, Propagation>> = {
   MS_UNBINDABLE: "unbindable",
 }
 
-type About = Omit<ConstructorParameters<typeof KernelError>[0], "syscall" | "errno">
-
 /** Makes the door. */
 export const make = (state: MachineState): KernelShape => {
   const { log, table } = state
 
-  const operate = <A>(
-    operation: Operation,
-    syscall: string,
-    text: string,
-    about: About,
-    body: (call: Call) => A,
-  ) => {
-    const now = Effect.suspend((): Effect.Effect<A, KernelError> => {
+  const operate: Operate = (operation, syscall, text, about, body) => {
+    const now = Effect.suspend(() => {
       const { call, injected } = log.begin(operation, text, about.path)
       if (injected !== undefined) return Effect.fail(new KernelError({ ...about, ...injected }))
       try {
@@ -86,34 +64,6 @@ export const make = (state: MachineState): KernelShape => {
     })
     const latency = state.latency[operation]
     return latency === undefined ? now : Effect.andThen(Effect.sleep(latency), now)
-  }
-
-  /** Opens for reading or writing: what is refused here is refused by open(2). */
-  const opening = <A>(body: () => A): A => {
-    try {
-      return body()
-    } catch (cause) {
-      return cause instanceof Errno
-        ? refuse(cause.code, cause.syscall ?? "open")
-        : (() => {
-            throw cause
-          })()
-    }
-  }
-  const openFile = (path: string): Location => opening(() => table.find(path))
-
-  const bytesAt = ({ inode }: Location): Uint8Array => {
-    if (inode instanceof RegularFile) return inode.read()
-    if (inode instanceof SpecialFile && inode.device !== undefined)
-      return contentOf(inode.device.disk, inode.device.partition)
-    return inode instanceof Directory ? refuse("EISDIR", "read") : new Uint8Array(0)
-  }
-  const read = (operation: Operation, path: string, text = `read(${quote(path)})`) =>
-    operate(operation, "read", text, { path }, () => bytesAt(openFile(path)))
-
-  const assertSpace = (location: Location, bytes: number): void => {
-    const { limit, root } = location.mount.filesystem
-    if (limit !== undefined && bytesBelow(root) + bytes > limit) refuse("ENOSPC")
   }
 
   const mount: KernelShape["mount"] = (call) => {
@@ -135,46 +85,9 @@ export const make = (state: MachineState): KernelShape => {
       if (flags.includes("MS_MOVE")) return table.move(table.find(source), place)
       const type = state.filesystems.has(fstype) ? state.types[fstype] : undefined
       if (type === undefined) return refuse("ENODEV")
-      return table.add(type(source, parseable(options), options, flags), source, place, flags)
+      return table.add(type(source, parseOptions(options), options, flags), source, place, flags)
     })
   }
-
-  const makeDirectory: KernelShape["makeDirectory"] = (path, mode = 0o755) =>
-    operate("makeDirectory", "mkdir", `mkdir(${quote(path)}, ${octal(mode)})`, { path }, () => {
-      const parts = path.split("/").filter((part) => part !== "")
-      let at = path.startsWith("/") ? "/" : "."
-      for (const part of parts) {
-        at = at === "/" ? `/${part}` : `${at}/${part}`
-        const { found, name, parent } = table.walk(at, true)
-        if (found?.inode instanceof Directory) continue
-        if (found !== undefined) return refuse(at === path ? "EEXIST" : "ENOTDIR")
-        table.assertWritable(parent)
-        ;(parent.inode as Directory).makeDirectory(name, mode)
-      }
-    })
-
-  const rename: KernelShape["rename"] = (from, to) =>
-    operate("rename", "rename", `rename(${quote(from)}, ${quote(to)})`, { path: from }, () => {
-      const source = table.walk(from, false)
-      const target = table.walk(to, false)
-      const moved = source.found?.inode ?? refuse("ENOENT")
-      if (source.parent.mount !== target.parent.mount) return refuse("EXDEV")
-      table.assertWritable(source.parent)
-      if (source.found?.mount !== source.parent.mount) return refuse("EBUSY")
-      const there = target.found?.inode
-      if (there !== undefined && target.found?.mount !== target.parent.mount) return refuse("EBUSY")
-      if (there === moved) return
-      for (let above = target.parent.inode.parent ?? target.parent.inode; ; above = above.parent) {
-        if (above === moved || target.parent.inode === moved) return refuse("EINVAL")
-        if (above.parent === undefined) break
-      }
-      if (there instanceof Directory && !(moved instanceof Directory)) return refuse("EISDIR")
-      if (there !== undefined && !(there instanceof Directory) && moved instanceof Directory)
-        return refuse("ENOTDIR")
-      if (there instanceof Directory && there.names().length > 0) return refuse("ENOTEMPTY")
-      ;(source.parent.inode as Directory).remove(source.name)
-      ;(target.parent.inode as Directory).create(target.name, moved)
-    })
 
   const spawn: KernelShape["spawn"] = (spec) => {
     const path = spec.command
@@ -183,7 +96,7 @@ export const make = (state: MachineState): KernelShape => {
       operate("spawn", "spawn", text, { path }, () => {
         let cgroup: string | undefined
         if (spec.cgroup !== undefined) {
-          const group = openFile(`${spec.cgroup}/cgroup.procs`).inode.parent
+          const group = opening(() => table.find(`${spec.cgroup}/cgroup.procs`)).inode.parent
           if (group instanceof CgroupDirectory) {
             group.assertTakes()
             cgroup = group.path
@@ -335,102 +248,10 @@ export const make = (state: MachineState): KernelShape => {
           (listener) => Effect.sync(() => state.listeners.delete(listener)),
         ),
       ),
-    readFile: (path) => Effect.map(read("readFile", path), (bytes) => Uint8Array.from(bytes)),
-    readText: (path) => Effect.map(read("readText", path), (bytes) => Buffer.from(bytes).toString()),
-    readAt: (path, position, length) =>
-      Effect.map(read("readAt", path, `pread(${quote(path)}, ${length}, ${position})`), (bytes) =>
-        Uint8Array.from(bytes.subarray(position, position + length)),
-      ),
-    writeFile: (path, content, mode = 0o644) =>
-      operate(
-        "writeFile",
-        "write",
-        `write(${quote(path)}, ${show(content)}, ${octal(mode)})`,
-        { path },
-        () => {
-          const { file, location } = opening(() => {
-            const { found, name, parent } = table.walk(path, true)
-            if (found === undefined) {
-              table.assertWritable(parent)
-              return {
-                file: (parent.inode as Directory).create(name, new RegularFile("", mode)),
-                location: parent,
-              }
-            }
-            if (found.inode instanceof Directory) return refuse("EISDIR")
-            if (found.inode instanceof RegularFile) table.assertWritable(found)
-            return { file: found.inode, location: found }
-          })
-          if (!(file instanceof RegularFile)) return
-          // O_TRUNC has emptied it before the write can fail.
-          if (!(file instanceof ControlFile)) file.write("")
-          assertSpace(location, Buffer.byteLength(content))
-          file.write(content)
-        },
-      ),
-    writeControl: (path, value) =>
-      operate("writeControl", "write", `write(${quote(path)}, ${quote(value)})`, { path }, () => {
-        const location = openFile(path)
-        const { inode } = location
-        if (inode instanceof Directory) return refuse("EISDIR", "open")
-        if (inode instanceof RegularFile) {
-          opening(() => table.assertWritable(location))
-          inode.overwrite(value)
-        }
-      }),
-    makeDirectory,
-    readDirectory: (path) =>
-      operate("readDirectory", "scandir", `readdir(${quote(path)})`, { path }, () => {
-        const { inode } = table.find(path)
-        return inode instanceof Directory ? [...inode.names()].sort() : refuse("ENOTDIR")
-      }),
-    stat: (path) =>
-      operate("stat", "lstat", `lstat(${quote(path)})`, { path }, (): FileStat | undefined => {
-        try {
-          const { inode } = table.find(path, false)
-          return { kind: inode.kind, size: inode.size, mode: inode.mode }
-        } catch (cause) {
-          if (cause instanceof Errno && (cause.code === "ENOENT" || cause.code === "ENOTDIR"))
-            return undefined
-          throw cause
-        }
-      }),
-    symlink: (target, path) =>
-      operate("symlink", "symlink", `symlink(${quote(target)}, ${quote(path)})`, { path }, () => {
-        const { found, name, parent } = table.walk(path, false)
-        if (found !== undefined) return refuse("EEXIST")
-        table.assertWritable(parent)
-        ;(parent.inode as Directory).create(name, new Symlink(target))
-      }),
-    readLink: (path) =>
-      operate("readLink", "readlink", `readlink(${quote(path)})`, { path }, () => {
-        const { inode } = table.find(path, false)
-        return inode instanceof Symlink ? inode.target : refuse("EINVAL")
-      }),
-    rename,
-    unlink: (path) =>
-      operate("unlink", "unlink", `unlink(${quote(path)})`, { path }, () => {
-        const { found, name, parent } = table.walk(path, false)
-        if (found === undefined) return refuse("ENOENT")
-        if (found.inode instanceof Directory) return refuse("EISDIR")
-        table.assertWritable(parent)
-        if (found.mount !== parent.mount) return refuse("EBUSY")
-        ;(parent.inode as Directory).remove(name)
-      }),
+    ...fileOperations(operate, table),
     monotonic: Clock.monotonicTimeNanos,
   })
 }
-
-const parseable = (options: string): ReadonlyMap<string, string> =>
-  new Map(
-    options
-      .split(",")
-      .filter((part) => part !== "")
-      .map((part) => {
-        const at = part.indexOf("=")
-        return at < 0 ? [part, ""] : [part.slice(0, at), part.slice(at + 1)]
-      }),
-  )
 
 /** Whether a call changes the machine. */
 export const changes = (call: Call): boolean => !reads.has(call.operation)

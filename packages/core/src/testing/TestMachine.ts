@@ -62,7 +62,19 @@ export interface TestMachineOptions {
   readonly latency?: Readonly<Partial<Record<Operation, Duration.Input>>>
 }
 
-/** What a kernel has without modules, unless a test says otherwise. */
+/**
+ * What a kernel has without modules, unless a test says otherwise.
+ *
+ * @example
+ * ```ts
+ * import * as TestMachine from "@kios/core/testing/TestMachine"
+ *
+ * const modular = TestMachine.make({
+ *   filesystems: TestMachine.builtinFilesystems.filter((type) => type !== "ext4"),
+ *   modules: { ext4: { filesystems: ["ext4"] } },
+ * })
+ * ```
+ */
 export const builtinFilesystems: ReadonlyArray<string> = [
   "tmpfs",
   "ramfs",
@@ -184,7 +196,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     processes,
     mountinfo: () => MountView.mountinfo(table),
     filesystems: () => [...filesystems],
-    modules: () => [...loaded.keys()].reverse(),
+    modules: () => [...loaded.keys()].toReversed(),
     hostname,
     uuid: () => `${(++uuids).toString(16).padStart(8, "0")}-cafe-4000-8000-0123456789ab`,
   })

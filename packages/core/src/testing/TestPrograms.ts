@@ -22,7 +22,17 @@ export interface ProgramContext {
 /** A program: it runs until the Effect ends, whose value is its exit code, or until a signal ends it. */
 export type Program = (self: ProgramContext) => Effect.Effect<number>
 
-/** Runs until a signal ends it. */
+/**
+ * Runs until a signal ends it.
+ *
+ * @example
+ * ```ts
+ * import * as TestMachine from "@kios/core/testing/TestMachine"
+ * import * as TestPrograms from "@kios/core/testing/TestPrograms"
+ *
+ * const machine = TestMachine.make({ programs: { "/bin/containerd": TestPrograms.forever } })
+ * ```
+ */
 export const forever: Program = () => Effect.never
 
 /**
@@ -40,13 +50,31 @@ export const exits =
   () =>
     Effect.as(Effect.sleep(after), code)
 
-/** Writes lines, then goes on as `then`. */
+/**
+ * Writes lines, then goes on as `then`.
+ *
+ * @example
+ * ```ts
+ * import * as TestPrograms from "@kios/core/testing/TestPrograms"
+ *
+ * const failing = TestPrograms.prints(["no such flag: --fast"], TestPrograms.exits(2))
+ * ```
+ */
 export const prints =
   (lines: ReadonlyArray<string>, then: Program = exits(0)): Program =>
   (self) =>
     Effect.andThen(Effect.forEach(lines, self.print, { discard: true }), then(self))
 
-/** Runs as `then`, but takes no notice of these signals. */
+/**
+ * Runs as `then`, but takes no notice of these signals.
+ *
+ * @example
+ * ```ts
+ * import * as TestPrograms from "@kios/core/testing/TestPrograms"
+ *
+ * const stubborn = TestPrograms.ignoring(["SIGTERM"])
+ * ```
+ */
 export const ignoring =
   (signals: ReadonlyArray<Signal>, then: Program = forever): Program =>
   (self) =>
@@ -55,13 +83,31 @@ export const ignoring =
       then(self),
     )
 
-/** Starts children, then goes on as `then`; when that ends they are orphans. */
+/**
+ * Starts children, then goes on as `then`; when that ends they are orphans.
+ *
+ * @example
+ * ```ts
+ * import * as TestPrograms from "@kios/core/testing/TestPrograms"
+ *
+ * const daemonizing = TestPrograms.leaving([TestPrograms.forever], TestPrograms.exits(0))
+ * ```
+ */
 export const leaving =
   (children: ReadonlyArray<Program>, then: Program = exits(0)): Program =>
   (self) =>
     Effect.andThen(Effect.forEach(children, self.fork, { discard: true }), then(self))
 
-/** Runs as the first program the first time it is started, as the second the second time, and as the last ever after. */
+/**
+ * Runs as the first program the first time it is started, as the second the second time, and as the last ever after.
+ *
+ * @example
+ * ```ts
+ * import * as TestPrograms from "@kios/core/testing/TestPrograms"
+ *
+ * const flaky = TestPrograms.inTurn(TestPrograms.exits(1), TestPrograms.forever)
+ * ```
+ */
 export const inTurn = (...programs: readonly [Program, ...Array<Program>]): Program => {
   let started = 0
   return (self) => {

@@ -15,10 +15,29 @@ import * as Images from "./Images.ts"
 import { type TaskStart, taskStarts } from "./TaskStarts.ts"
 import * as Version from "./Version.ts"
 
-/** The namespace that containerd's CRI plugin keeps the kubelet's images and containers in. */
+/**
+ * The namespace that containerd's CRI plugin keeps the kubelet's images and containers in.
+ *
+ * @example
+ * ```ts
+ * import * as ContainerdClient from "@kios/stages-runtime/containerd/ContainerdClient"
+ *
+ * const client = ContainerdClient.make("/run/containerd/containerd.sock", ContainerdClient.kubernetesNamespace)
+ * ```
+ */
 export const kubernetesNamespace = "k8s.io"
 
-/** Labels by which CRI sees an image at once and the kubelet's image garbage collection leaves it alone. */
+/**
+ * Labels by which CRI sees an image at once and the kubelet's image garbage collection leaves it alone.
+ *
+ * @example
+ * ```ts
+ * import { ContainerdClient, pinnedImageLabels } from "@kios/stages-runtime/containerd/ContainerdClient"
+ *
+ * const preload = (archive: string) =>
+ *   ContainerdClient.use((containerd) => containerd.importImage({ archive, labels: pinnedImageLabels }))
+ * ```
+ */
 export const pinnedImageLabels: Readonly<Record<string, string>> = {
   "io.cri-containerd.image": "managed",
   "io.cri-containerd.pinned": "pinned",
@@ -29,10 +48,15 @@ export const pinnedImageLabels: Readonly<Record<string, string>> = {
  * seconds. All of them are interruptible, and work again when containerd was restarted.
  *
  * @example
+ * ```ts
+ * import { ContainerdClient, pinnedImageLabels } from "@kios/stages-runtime/containerd/ContainerdClient"
+ * import * as Effect from "effect/Effect"
+ *
  * const program = Effect.gen(function* () {
  *   const containerd = yield* ContainerdClient
  *   yield* containerd.importImage({ archive: "/images/pause.tar", labels: pinnedImageLabels })
  * }).pipe(Effect.provide(ContainerdClient.layer("/run/containerd/containerd.sock")))
+ * ```
  */
 export class ContainerdClient extends Context.Service<
   ContainerdClient,
@@ -60,7 +84,17 @@ export class ContainerdClient extends Context.Service<
 
 const callTimeout = "10 seconds"
 
-/** Makes a client for the unix socket at `address`; connects on the first call. */
+/**
+ * Makes a client for the unix socket at `address`; connects on the first call.
+ *
+ * @example
+ * ```ts
+ * import * as ContainerdClient from "@kios/stages-runtime/containerd/ContainerdClient"
+ * import * as Effect from "effect/Effect"
+ *
+ * const client = Effect.scoped(ContainerdClient.make("/run/containerd/containerd.sock"))
+ * ```
+ */
 export const make = (
   address: string,
   namespace: string = kubernetesNamespace,

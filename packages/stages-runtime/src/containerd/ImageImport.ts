@@ -32,7 +32,19 @@ export interface ImportedImage {
   readonly digest: string
 }
 
-/** The archive was not imported. containerd is as it was before, but for blobs that its next clean-up removes. */
+/**
+ * The archive was not imported. containerd is as it was before, but for blobs that its next clean-up removes.
+ *
+ * @example
+ * ```ts
+ * import { ContainerdClient } from "@kios/stages-runtime/containerd/ContainerdClient"
+ * import * as Effect from "effect/Effect"
+ *
+ * const tolerant = ContainerdClient.use((containerd) => containerd.importImage({ archive: "/a.tar" })).pipe(
+ *   Effect.catchTag("ImageImportError", (error) => Effect.logWarning(error.message)),
+ * )
+ * ```
+ */
 export class ImageImportError extends Data.TaggedError("ImageImportError")<{
   readonly archive: string
   readonly reason: string
@@ -65,6 +77,19 @@ const prefixOf = (archive: string): string => {
  * speed; wrap it in `Effect.timeout`, interruption cancels the transfer.
  *
  * Source: core/transfer/local/import.go, core/transfer/archive/importer.go of containerd 2.4.
+ *
+ * @example
+ * ```ts
+ * import { makeGrpc } from "@kios/stages-runtime/containerd/Grpc"
+ * import * as ImageImport from "@kios/stages-runtime/containerd/ImageImport"
+ * import * as Effect from "effect/Effect"
+ *
+ * const program = Effect.scoped(
+ *   Effect.flatMap(makeGrpc("/run/containerd/containerd.sock"), (grpc) =>
+ *     ImageImport.importImage(grpc, "k8s.io", { archive: "/images/pause.tar" }),
+ *   ),
+ * )
+ * ```
  */
 export const importImage = (
   grpc: Grpc,

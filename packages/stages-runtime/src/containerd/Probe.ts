@@ -84,7 +84,12 @@ const makeWatch = (address: string): Effect.Effect<Effect.Effect<void>, never, S
  *   message of the timeout
  *
  * @example
- * yield* awaitReady("/run/containerd/containerd.sock").pipe(Effect.timeout("60 seconds"))
+ * ```ts
+ * import { awaitReady } from "@kios/stages-runtime/containerd/Probe"
+ * import * as Effect from "effect/Effect"
+ *
+ * const ready = awaitReady("/run/containerd/containerd.sock").pipe(Effect.timeout("60 seconds"))
+ * ```
  */
 export const awaitReady = (
   address: string,

@@ -59,6 +59,20 @@ let markers = 0
 /**
  * The stream of started containers of `namespace`. It never fails and never ends by itself: it subscribes
  * again, with back-off, whenever containerd goes away.
+ *
+ * @example
+ * ```ts
+ * import { makeGrpc } from "@kios/stages-runtime/containerd/Grpc"
+ * import { taskStarts } from "@kios/stages-runtime/containerd/TaskStarts"
+ * import * as Effect from "effect/Effect"
+ * import * as Stream from "effect/Stream"
+ *
+ * const firstTask = Effect.scoped(
+ *   Effect.flatMap(makeGrpc("/run/containerd/containerd.sock"), (grpc) =>
+ *     Stream.runHead(taskStarts(grpc, "k8s.io")),
+ *   ),
+ * )
+ * ```
  */
 export const taskStarts = (grpc: Grpc, namespace: string): Stream.Stream<TaskStart> =>
   Stream.callback<TaskStart>((queue) => follow(grpc, namespace, queue), { bufferSize: 64 })

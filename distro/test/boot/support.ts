@@ -1,0 +1,271 @@
+/**
+ * What the tests of the real EFI share: the file itself, data partitions with
+ * manifests, and a machine in which a privileged pod runs their scripts.
+ */
+import { Context, Effect, Layer, Schedule, type Scope } from "effect"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
+import * as Build from "../../src/Build.ts"
+import { CommandRunner } from "../../src/components/CommandRunner.ts"
+import { ComponentStore } from "../../src/components/ComponentStore.ts"
+import { lockFile } from "../../src/components/LockFile.ts"
+import * as DiskImage from "../../src/image/DiskImage.ts"
+import type { Recipe } from "../../src/ImageRecipe.ts"
+import { imageNames, recipe } from "../../src/recipe.ts"
+import * as Probe from "../../src/vm/Probe.ts"
+import * as VmRun from "../../src/vm/VmRun.ts"
+
+const dist = fileURLToPath(new URL("../../../dist/kios.efi", import.meta.url))
+
+/** A directory that is gone with the scope. */
+export const temporaryDirectory: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
+  Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "kios-boot-"))),
+  (directory) => Effect.sync(() => fs.rmSync(directory, { recursive: true, force: true })),
+)
+
+const builders = Layer.mergeAll(ComponentStore.live, CommandRunner.layer)
+
+/** Builds a variant of the distro into `directory`. */
+export const buildVariant = (variant: Recipe, directory: string) =>
+  Build.build({ recipe: variant, output: path.join(directory, "kios.efi") }).pipe(
+    Effect.map(({ efi }) => efi),
+    Effect.provide(builders),
+  )
+
+/**
+ * The EFI under test: KIOS_EFI, else dist/kios.efi, which is built when it is
+ * not there. Test processes that find it missing at the same time build it once.
+ */
+export const efi = Effect.gen(function* () {
+  const given = process.env["KIOS_EFI"] ?? ""
+  if (given !== "") {
+    if (!fs.existsSync(given)) return yield* Effect.die(new Error(`KIOS_EFI: ${given} does not exist`))
+    return path.resolve(given)
+  }
+  if (fs.existsSync(dist)) return dist
+  fs.mkdirSync(path.dirname(dist), { recursive: true })
+  yield* lockFile(`${dist}.lock`, "kios.efi", "building it")
+  if (!fs.existsSync(dist))
+    yield* Build.build({ recipe, output: dist }).pipe(Effect.provide(builders), Effect.asVoid)
+  return dist
+}).pipe(Effect.scoped)
+
+/** A disk with a data partition whose static pod manifests are given by file name. */
+export const dataDisk = Effect.fnUntraced(function* (
+  directory: string,
+  manifests: Readonly<Record<string, string>>,
+) {
+  const output = path.join(directory, "data.img")
+  const info = yield* DiskImage.write({
+    output,
+    data: {
+      sizeMiB: 384,
+      files: Object.entries(manifests).map(([name, text]) => ({
+        path: `meta/etc/kubernetes/manifests/${name}`,
+        bytes: Buffer.from(text),
+      })),
+    },
+  })
+  const partition = info.partitions.find(({ type }) => type === DiskImage.DATA_TYPE)
+  if (partition === undefined) return yield* Effect.die(new Error("the disk has no data partition"))
+  return { path: output, partition }
+})
+
+/** The image of the distro's own pods, which no registry is asked for. */
+export const busybox = imageNames.busybox
+
+const hostPaths = [
+  { name: "host", path: "/", mountPath: "/host" },
+  { name: "bin", path: "/bin", mountPath: "/host-bin" },
+  { name: "lib", path: "/lib", mountPath: "/host-lib" },
+]
+
+/** A static pod in the host's network (there is no CNI), with no privileges, that runs `script` and sees {@link hostPaths}. */
+export const shellPod = (namespace: string, name: string, script: string): string =>
+  JSON.stringify({
+    apiVersion: "v1",
+    kind: "Pod",
+    metadata: { name, namespace },
+    spec: {
+      hostNetwork: true,
+      automountServiceAccountToken: false,
+      terminationGracePeriodSeconds: 1,
+      containers: [
+        {
+          name: "main",
+          image: busybox,
+          imagePullPolicy: "Never",
+          command: ["/bin/sh", "-c", script],
+          volumeMounts: hostPaths.map(({ mountPath, name: volume }) => ({ name: volume, mountPath })),
+        },
+      ],
+      volumes: hostPaths.map(({ name: volume, path: hostPath }) => ({
+        name: volume,
+        hostPath: { path: hostPath, type: "Directory" },
+      })),
+    },
+  })
+
+/** Fails, with `what` and what was seen last, unless `check` succeeds within a minute and a half. */
+export const eventually = <A, E, R>(
+  what: string,
+  check: Effect.Effect<A, E, R>,
+): Effect.Effect<A, Error, R> =>
+  check.pipe(
+    Effect.retry(Schedule.spaced("500 millis").pipe(Schedule.upTo({ duration: "90 seconds" }))),
+    Effect.mapError(
+      (cause) => new Error(`${what}: ${cause instanceof Error ? cause.message : String(cause)}`),
+    ),
+  )
+
+/** {@link eventually} for assertions, which throw. */
+export const eventuallyAssert = <A, E, R>(
+  what: string,
+  read: Effect.Effect<A, E, R>,
+  assertion: (value: A) => void,
+): Effect.Effect<A, Error, R> =>
+  eventually(
+    what,
+    Effect.flatMap(read, (value) =>
+      Effect.try({
+        try: () => {
+          assertion(value)
+          return value
+        },
+        catch: (cause) => cause as Error,
+      }),
+    ),
+  )
+
+/** A machine that is up, with the probe in it. */
+export interface NodeShape {
+  readonly machine: VmRun.Machine
+  /** The disk with the data partition. */
+  readonly data: { readonly path: string; readonly partition: DiskImage.Partition }
+  /** The host's port that leads to port 8080 of the guest. */
+  readonly helloPort: number
+  /** Runs a script as root in the probe's pod (host's pids, network and, at /host, files); gives its output's lines. */
+  readonly lines: (script: string, seconds?: number) => Effect.Effect<ReadonlyArray<string>, Error>
+}
+
+/** The one node that most tests look at: booting it is what costs time. */
+export class Node extends Context.Service<Node, NodeShape>()("kios/test/Node") {}
+
+/** What each line of a script says that must not fail. */
+const linesOf =
+  (probe: Probe.Probe): NodeShape["lines"] =>
+  (script, seconds = 60) =>
+    probe
+      .exec(script, { timeout: `${seconds} seconds` })
+      .pipe(
+        Effect.flatMap(({ exitCode, stderr, stdout, truncated }) =>
+          exitCode === 0 && !truncated
+            ? Effect.succeed(stdout.split("\n").filter((line) => line !== ""))
+            : Effect.fail(new Error(`the script ended with ${exitCode}: ${stderr}\n${stdout}`)),
+        ),
+      )
+
+/** Boots the EFI with a data partition that carries the probe and `manifests`; up once all `pods` run. */
+export const nodeLayer = (options: {
+  readonly manifests: Readonly<Record<string, string>>
+  readonly pods: ReadonlyArray<string>
+}) =>
+  Layer.effect(
+    Node,
+    Effect.gen(function* () {
+      const directory = yield* temporaryDirectory
+      const data = yield* dataDisk(directory, {
+        "kios-probe.json": Probe.probeManifest({ image: busybox }),
+        ...options.manifests,
+      })
+      const machine = yield* VmRun.boot({
+        efi: yield* efi,
+        boot: "kernel",
+        memoryMiB: 1536,
+        network: "user",
+        forwards: [{ hostPort: 0, guestPort: 8080 }],
+        ports: [Probe.defaultProbePort],
+        disks: [{ path: data.path, format: "raw" }],
+        noReboot: true,
+      })
+      const verdict = yield* machine.until(
+        { milestones: ["boot-complete"], pods: ["default/kios-probe", ...options.pods] },
+        { timeout: "6 minutes" },
+      )
+      if (!verdict.reached)
+        return yield* Effect.die(new Error(`${verdict.reason}\n${verdict.tail.join("\n")}`))
+      const probe = yield* Probe.make({ path: machine.vm.ports[Probe.defaultProbePort] ?? "" })
+      yield* probe.ready()
+      return { machine, data, helloPort: machine.vm.forwards[0]?.hostPort ?? 0, lines: linesOf(probe) }
+    }),
+  )
+
+/** A process that has an executable, which kernel threads and zombies have not. */
+export interface GuestProcess {
+  readonly pid: number
+  readonly parent: number
+  /** Its start: pid and start name one process for ever. */
+  readonly start: string
+  readonly exe: string
+  /** Its name, at most 15 characters. */
+  readonly name: string
+  /** It is in init's own mount and pid namespaces. */
+  readonly host: boolean
+}
+
+/** Reads proc_pid_stat(5): what follows the name in parentheses. */
+const parseStat = (line: string) => {
+  const end = line.lastIndexOf(")")
+  const [, parent = "", ...rest] = line.slice(end + 2).split(" ")
+  return {
+    pid: Number.parseInt(line, 10),
+    name: line.slice(line.indexOf("(") + 1, end),
+    parent: Number(parent),
+    start: rest[17] ?? "",
+  }
+}
+
+/** The guest's processes at this moment, by three programs: each costs an emulated machine milliseconds. */
+export const processes = Effect.gen(function* () {
+  const { lines } = yield* Node
+  const listed = yield* lines(
+    "ls -ld /proc/[0-9]*/exe /proc/[0-9]*/ns/mnt /proc/[0-9]*/ns/pid 2>/dev/null; cat /proc/[0-9]*/stat 2>/dev/null; true",
+  )
+  const links = new Map(
+    listed.flatMap((line): Array<[string, string]> => {
+      const found = / (\/proc\/\d+\/\S+) -> (.+)$/.exec(line)
+      return found === null ? [] : [[found[1] ?? "", found[2] ?? ""]]
+    }),
+  )
+  const namespacesOf = (pid: number) =>
+    ["mnt", "pid"].map((kind) => links.get(`/proc/${pid}/ns/${kind}`)).join()
+  return listed
+    .filter((line) => /^\d+ \(/.test(line))
+    .map(parseStat)
+    .flatMap((process): Array<GuestProcess> => {
+      const exe = links.get(`/proc/${process.pid}/exe`)
+      if (exe === undefined) return []
+      return [{ ...process, exe, host: namespacesOf(process.pid) === namespacesOf(1) }]
+    })
+})
+
+/** {@link processes} of the host itself. */
+export const hostProcesses = Effect.map(processes, (all) => all.filter(({ host }) => host))
+
+/** The page of the sample pod, asked for from outside; fails unless the answer is 200. */
+export const hello = Effect.gen(function* () {
+  const { helloPort } = yield* Node
+  return yield* Effect.tryPromise({
+    try: async (signal) => {
+      const response = await fetch(`http://127.0.0.1:${helloPort}/`, {
+        signal: AbortSignal.any([signal, AbortSignal.timeout(5000)]),
+      })
+      const body = await response.text()
+      if (response.status !== 200) throw new Error(`status ${response.status}: ${body}`)
+      return body
+    },
+    catch: (cause) => cause as Error,
+  })
+})

@@ -1,0 +1,35 @@
+// Runs the contract on LinuxKernel, as PID 1 of namespaces of its own; started by LinuxKernel.kernel.test.ts.
+// A line of JSON a case: { name, error? }.
+import { Cause, Effect, Exit } from "effect"
+import * as fs from "node:fs"
+import * as LinuxKernel from "@kios/core/linux/LinuxKernel"
+import { all } from "./cases.ts"
+import { run } from "./harness.ts"
+
+const base = fs.mkdtempSync("/tmp/kios-contract-")
+const sh = (script: string) => ({ command: "/bin/sh", args: ["-c", script] })
+process.stdin.resume()
+const keepAlive = setInterval(() => {}, 1000)
+
+const main = Effect.gen(function* () {
+  for (const one of all) {
+    const exit = yield* Effect.exit(
+      Effect.scoped(
+        run(one, base, {
+          exits: (code) => sh(`exit ${code}`),
+          forever: { command: "/bin/sleep", args: ["1000"] },
+          // An ignored signal stays ignored across exec.
+          stubborn: sh(`trap "" TERM; echo ready; exec sleep 1000`),
+          prints: (lines) => sh(lines.map((line) => `echo "${line}"`).join("; ")),
+          leaves: (children) => sh(`for i in $(seq ${children}); do (sleep 0.01; exit 3) & done; exit 0`),
+        }),
+      ),
+    )
+    const error = Exit.isFailure(exit) ? Cause.pretty(exit.cause) : undefined
+    fs.writeSync(1, `${JSON.stringify({ name: one.name, ...(error === undefined ? {} : { error }) })}\n`)
+  }
+})
+Effect.runPromise(main.pipe(Effect.provide(LinuxKernel.layer()))).finally(() => {
+  clearInterval(keepAlive)
+  process.exit(0)
+})
