@@ -38,10 +38,21 @@ export interface Build {
   readonly seconds: number
 }
 
-/** Where a build leaves its {@link Build} as JSON: `dist/kios.efi` has `dist/kios.build.json`. */
+/**
+ * Where a build leaves its {@link Build} as JSON: `dist/kios.efi` has `dist/kios.build.json`.
+ *
+ * @example
+ * ```ts
+ * import * as Build from "@kios/distro/Build"
+ * import * as fs from "node:fs"
+ *
+ * const built = JSON.parse(fs.readFileSync(Build.recordPath("dist/kios.efi"), "utf8")) as Build.Build
+ * ```
+ */
 export const recordPath = (efi: string): string =>
   path.join(path.dirname(path.resolve(efi)), `${path.basename(efi, ".efi")}.build.json`)
 
+/** What {@link build} takes. */
 export interface BuildOptions {
   readonly recipe: Recipe
   /** Path of the EFI; the SBOM is put beside it. */
@@ -63,7 +74,17 @@ const attempt = <A>(operation: string, where: string, run: () => A) =>
 // Components that every image has, whatever its recipe's files.
 const always = ["kernel", "efi-stub", "node"] as const
 
-/** The components that a recipe takes files from. */
+/**
+ * The components that a recipe takes files from.
+ *
+ * @example
+ * ```ts
+ * import * as Build from "@kios/distro/Build"
+ * import { recipe } from "@kios/distro/recipe"
+ *
+ * const names = Build.componentsOf(recipe) // ["kernel", "efi-stub", "node", "containerd", ...]
+ * ```
+ */
 export const componentsOf = (recipe: Recipe): ReadonlyArray<keyof Catalog> => {
   const origins = [
     ...recipe.files.map((file) => file.from),
@@ -93,14 +114,32 @@ const part = (parts: Parts, name: keyof Catalog): Resolved => {
 const pathOf = (parts: Parts, origin: Origin): string =>
   origin._tag === "Local" ? origin.file : filePath(part(parts, origin.component), origin.file)
 
-/** Devices that exist before /dev is mounted: where the kernel and init write. */
+/**
+ * Devices that exist before /dev is mounted: where the kernel and init write.
+ *
+ * @example
+ * ```ts
+ * import * as Build from "@kios/distro/Build"
+ *
+ * const paths = Build.devices.map((entry) => entry.path) // "/dev/console", ...
+ * ```
+ */
 export const devices: ReadonlyArray<Initramfs.Entry> = [
   { _tag: "CharDevice", path: "/dev/console", mode: 0o600, major: 5, minor: 1 },
   { _tag: "CharDevice", path: "/dev/kmsg", mode: 0o600, major: 1, minor: 11 },
   { _tag: "CharDevice", path: "/dev/null", mode: 0o666, major: 1, minor: 3 },
 ]
 
-/** Looked up by programs of the image, and nothing may be put there. */
+/**
+ * Looked up by programs of the image, and nothing may be put there.
+ *
+ * @example
+ * ```ts
+ * import * as Build from "@kios/distro/Build"
+ *
+ * const paths = Build.emptyDirectories.map((entry) => entry.path)
+ * ```
+ */
 export const emptyDirectories: ReadonlyArray<Initramfs.Entry> = [
   { _tag: "Directory", path: "/lib/kios/volume-plugins", mode: 0o755 },
   { _tag: "Directory", path: "/lib/kios/etc/kubernetes/manifests", mode: 0o755 },

@@ -36,6 +36,7 @@ export interface RecipeImage {
   >
 }
 
+/** An image: its files and container images, the kernel's modules and command line, and how it is packed. */
 export interface Recipe {
   /** Shown by the firmware and in /etc/os-release. */
   readonly name: string
@@ -51,12 +52,41 @@ export interface Recipe {
   readonly compression: Pick<WriteOptions, "compression" | "level">
 }
 
-/** A file of a component. */
+/**
+ * A file of a component.
+ *
+ * @example
+ * ```ts
+ * import { component, type RecipeFile } from "@kios/distro/ImageRecipe"
+ *
+ * const runc: RecipeFile = {
+ *   path: "/bin/runc",
+ *   mode: 0o755,
+ *   from: component("runc", "bin/runc"),
+ *   why: "makes containers",
+ * }
+ * ```
+ */
 export const component = (name: keyof Catalog, file: string): Origin => ({
   _tag: "Component",
   component: name,
   file,
 })
 
-/** A file of the build machine. */
+/**
+ * A file of the build machine.
+ *
+ * @example
+ * ```ts
+ * import { local, type RecipeFile } from "@kios/distro/ImageRecipe"
+ * import * as path from "node:path"
+ *
+ * const hosts: RecipeFile = {
+ *   path: "/lib/kios/etc/hosts",
+ *   mode: 0o644,
+ *   from: local(path.resolve("hosts")),
+ *   why: "the kubelet copies it into pods of the host's network",
+ * }
+ * ```
+ */
 export const local = (file: string): Origin => ({ _tag: "Local", file })

@@ -27,6 +27,17 @@ import * as Sysctl from "@kios/stages-runtime/Sysctl"
 const modules = KernelModules.stages({ boot: KernelModules.bootModules, node: KernelModules.nodeModules })
 const runtime = ContainerdConfig.reference
 
+/**
+ * The stages of a kiOS node. A distro of one's own takes them as they are, or replaces, adds and leaves out some.
+ *
+ * @example
+ * ```ts
+ * import * as Pipeline from "@kios/core/Pipeline"
+ * import { pipeline as reference } from "@kios/distro/pipeline"
+ *
+ * const withoutSampleMilestones = Pipeline.without(reference, "pod-milestones")
+ * ```
+ */
 export const pipeline = Pipeline.make([
   RootSwitch.stage,
   PseudoFilesystems.stage,

@@ -27,20 +27,63 @@ export interface CommandResult {
   readonly tail: ReadonlyArray<string>
 }
 
-/** Lines that are kept of a program's output for its error. */
+/**
+ * Lines that are kept of a program's output for its error.
+ *
+ * @example
+ * ```ts
+ * import { CommandRunner, TAIL_LINES } from "@kios/distro/components/CommandRunner"
+ * import { Effect } from "effect"
+ *
+ * const lastLines = CommandRunner.use((runner) =>
+ *   Effect.map(runner.run({ command: "gcc", args: ["--version"], env: {} }), ({ tail }) => tail.slice(-TAIL_LINES)),
+ * )
+ * ```
+ */
 export const TAIL_LINES = 40
 
-/** Bytes of standard output that are kept when asked to. */
+/**
+ * Bytes of standard output that are kept when asked to.
+ *
+ * @example
+ * ```ts
+ * import { CAPTURE_LIMIT } from "@kios/distro/components/CommandRunner"
+ *
+ * const wasCut = (stdout: string) => Buffer.byteLength(stdout) >= CAPTURE_LIMIT
+ * ```
+ */
 export const CAPTURE_LIMIT = 32 * 1024 * 1024
 
-/** There is no such program on the PATH. */
+/**
+ * There is no such program on the PATH.
+ *
+ * @example
+ * ```ts
+ * import { CommandRunner } from "@kios/distro/components/CommandRunner"
+ * import { Effect } from "effect"
+ *
+ * const hasGcc = CommandRunner.use((runner) => runner.run({ command: "gcc", args: ["--version"], env: {} })).pipe(
+ *   Effect.as(true),
+ *   Effect.catchTag("CommandNotFound", () => Effect.succeed(false)),
+ * )
+ * ```
+ */
 export class CommandNotFound extends Data.TaggedError("CommandNotFound")<{ readonly command: string }> {
   override get message() {
     return `${this.command}: no such program on the PATH`
   }
 }
 
-/** A program could not be started for another reason than its absence. */
+/**
+ * A program could not be started for another reason than its absence.
+ *
+ * @example
+ * ```ts
+ * import { CommandNotStarted } from "@kios/distro/components/CommandRunner"
+ *
+ * new CommandNotStarted({ command: "go", reason: "EACCES" }).message // "go could not be started: EACCES"
+ * ```
+ */
 export class CommandNotStarted extends Data.TaggedError("CommandNotStarted")<{
   readonly command: string
   readonly reason: string
@@ -54,6 +97,19 @@ export class CommandNotStarted extends Data.TaggedError("CommandNotStarted")<{
  * Runs the programs of the build machine: apt, dpkg-deb, go, gcc, strip.
  * Interrupting ends the program's whole process group: SIGTERM, and SIGKILL
  * after two seconds.
+ *
+ * @example
+ * ```ts
+ * import { CommandRunner } from "@kios/distro/components/CommandRunner"
+ * import { Effect } from "effect"
+ *
+ * const version = CommandRunner.use((runner) =>
+ *   runner.run({ command: "gcc", args: ["--version"], env: { PATH: process.env["PATH"] }, capture: true }),
+ * ).pipe(
+ *   Effect.map((result) => result.stdout),
+ *   Effect.provide(CommandRunner.layer),
+ * )
+ * ```
  */
 export class CommandRunner extends Context.Service<
   CommandRunner,

@@ -27,12 +27,26 @@ export interface Component<out Name extends string = string> {
  * @param options.name Lower case, digits and dashes; the override variable is made from it.
  * @param options.provides Paths that every source must give.
  * @throws TypeError when the name is not of that form: a mistake in the recipe.
+ *
  * @example
  * ```ts
+ * import * as Component from "@kios/distro/components/Component"
+ * import * as Download from "@kios/distro/components/sources/Download"
+ *
  * const hello = Component.make({
- *   name: "hello", version: "2.10", license: "GPL-3.0-or-later", arch: "x86_64",
+ *   name: "hello",
+ *   version: "2.10",
+ *   license: "GPL-3.0-or-later",
+ *   arch: "x86_64",
  *   provides: ["bin/hello"],
- *   sources: [Download.source({ url, sha256, to: "bin/hello", executable: true })],
+ *   sources: [
+ *     Download.source({
+ *       url: "https://example.org/hello",
+ *       sha256: "0".repeat(64),
+ *       to: "bin/hello",
+ *       executable: true,
+ *     }),
+ *   ],
  * })
  * ```
  */
@@ -47,6 +61,15 @@ export const make = <const Name extends string>(
   return { ...options, attributes: options.attributes ?? {} }
 }
 
-/** The environment variable that replaces a component by a local file: `KIOS_COMPONENT_EFI_STUB`. */
+/**
+ * The environment variable that replaces a component by a local file: `KIOS_COMPONENT_EFI_STUB`.
+ *
+ * @example
+ * ```ts
+ * import * as Component from "@kios/distro/components/Component"
+ *
+ * Component.overrideVariable("efi-stub") // "KIOS_COMPONENT_EFI_STUB"
+ * ```
+ */
 export const overrideVariable = (name: string): string =>
   `KIOS_COMPONENT_${name.toUpperCase().replaceAll("-", "_")}`

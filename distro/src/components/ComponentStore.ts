@@ -22,6 +22,20 @@ const CONCURRENCY = 4
  *
  * The environment variable `KIOS_COMPONENT_<NAME>=/path` replaces a component
  * by a file or directory of this machine.
+ *
+ * @example
+ * ```ts
+ * import { components } from "@kios/distro/components/catalog"
+ * import { CommandRunner } from "@kios/distro/components/CommandRunner"
+ * import { ComponentStore } from "@kios/distro/components/ComponentStore"
+ * import { Effect, Layer } from "effect"
+ *
+ * const kernel = Effect.gen(function* () {
+ *   const store = yield* ComponentStore
+ *   const catalog = yield* components("x86_64")
+ *   return (yield* store.resolve(catalog.kernel)).directory
+ * }).pipe(Effect.provide(Layer.mergeAll(ComponentStore.live, CommandRunner.layer)))
+ * ```
  */
 export class ComponentStore extends Context.Service<
   ComponentStore,

@@ -8,7 +8,12 @@ import * as path from "node:path"
  *
  * @example
  * ```ts
- * program.pipe(Effect.provideService(Environment, { PATH: "/usr/bin", KIOS_CACHE: "/tmp/cache" }))
+ * import { CacheLocation, Environment } from "@kios/distro/components/Environment"
+ * import { Effect } from "effect"
+ *
+ * const cache = CacheLocation.pipe(
+ *   Effect.provideService(Environment, { PATH: "/usr/bin", KIOS_CACHE: "/tmp/cache" }),
+ * )
  * ```
  */
 export const Environment = Context.Reference<Readonly<Record<string, string | undefined>>>(
@@ -33,6 +38,13 @@ export interface CachePaths {
 /**
  * Where the cache is. An empty variable counts as unset, and a relative
  * `XDG_CACHE_HOME` is ignored, as the XDG Base Directory Specification says.
+ *
+ * @example
+ * ```ts
+ * import { cachePaths } from "@kios/distro/components/Environment"
+ *
+ * cachePaths({ KIOS_CACHE: "/var/cache/kios" }).components // "/var/cache/kios/components"
+ * ```
  */
 export const cachePaths = (environment: Readonly<Record<string, string | undefined>>): CachePaths => {
   const xdg = environment["XDG_CACHE_HOME"]
@@ -51,5 +63,15 @@ export const cachePaths = (environment: Readonly<Record<string, string | undefin
   }
 }
 
-/** The cache of this build, by {@link Environment}. */
+/**
+ * The cache of this build, by {@link Environment}.
+ *
+ * @example
+ * ```ts
+ * import { CacheLocation } from "@kios/distro/components/Environment"
+ * import { Effect } from "effect"
+ *
+ * const tell = Effect.flatMap(CacheLocation, ({ root }) => Effect.log(`components are kept in ${root}`))
+ * ```
+ */
 export const CacheLocation: Effect.Effect<CachePaths> = Effect.map(Environment, cachePaths)

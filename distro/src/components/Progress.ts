@@ -38,7 +38,13 @@ export type ProgressEvent =
  *
  * @example
  * ```ts
- * Effect.provideService(Progress, { report: (event) => process.stderr.write(renderProgress(event) + "\n") })
+ * import { Progress, renderProgress } from "@kios/distro/components/Progress"
+ * import { Effect } from "effect"
+ *
+ * const told = <A, E, R>(build: Effect.Effect<A, E, R>) =>
+ *   Effect.provideService(build, Progress, {
+ *     report: (event) => void process.stderr.write(`${renderProgress(event)}\n`),
+ *   })
  * ```
  */
 export const Progress = Context.Reference<{ readonly report: (event: ProgressEvent) => void }>(
@@ -46,11 +52,30 @@ export const Progress = Context.Reference<{ readonly report: (event: ProgressEve
   { defaultValue: () => ({ report: () => {} }) },
 )
 
-/** Tell the listener. */
+/**
+ * Tell the listener.
+ *
+ * @example
+ * ```ts
+ * import { report } from "@kios/distro/components/Progress"
+ *
+ * const waiting = report({ _tag: "Waiting", component: "kernel", reason: "process 42 unpacks it" })
+ * ```
+ */
 export const report = (event: ProgressEvent): Effect.Effect<void> =>
   Effect.map(Progress, (progress) => progress.report(event))
 
-/** Run an effect as a step that is announced when it starts and, with its seconds, when it succeeds. */
+/**
+ * Run an effect as a step that is announced when it starts and, with its seconds, when it succeeds.
+ *
+ * @example
+ * ```ts
+ * import { step } from "@kios/distro/components/Progress"
+ * import { Effect } from "effect"
+ *
+ * const link = step("efi", "link", Effect.sleep("1 second"))
+ * ```
+ */
 export const step = <A, E, R>(
   component: string,
   name: string,
@@ -65,7 +90,16 @@ export const step = <A, E, R>(
     return value
   })
 
-/** One plain line for an event: what a CLI prints where there is no terminal to redraw. */
+/**
+ * One plain line for an event: what a CLI prints where there is no terminal to redraw.
+ *
+ * @example
+ * ```ts
+ * import { renderProgress } from "@kios/distro/components/Progress"
+ *
+ * renderProgress({ _tag: "StepStarted", component: "efi", step: "link" }) // "efi: link"
+ * ```
+ */
 export const renderProgress = (event: ProgressEvent): string => {
   switch (event._tag) {
     case "StepStarted":

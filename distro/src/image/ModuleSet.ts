@@ -14,7 +14,16 @@ import { runToolOk } from "../components/Tools.ts"
 import { ImageFileError } from "./ImageError.ts"
 import type { Entry } from "./Initramfs.ts"
 
-/** A module was asked for that this kernel does not have, neither as a file nor built in. */
+/**
+ * A module was asked for that this kernel does not have, neither as a file nor built in.
+ *
+ * @example
+ * ```ts
+ * import { ModuleMissing } from "@kios/distro/image/ModuleSet"
+ *
+ * const text = new ModuleMissing({ module: "zram", neededBy: undefined, release: "6.12.0" }).message
+ * ```
+ */
 export class ModuleMissing extends Data.TaggedError("ModuleMissing")<{
   readonly module: string
   readonly neededBy: string | undefined
@@ -25,6 +34,7 @@ export class ModuleMissing extends Data.TaggedError("ModuleMissing")<{
   }
 }
 
+/** What {@link entries} takes. */
 export interface ModuleSetOptions {
   /** Directory with `lib/modules/RELEASE`, as in the kernel component. */
   readonly root: string
@@ -78,7 +88,16 @@ const dependencies = Effect.fnUntraced(function* (options: ModuleSetOptions) {
  *
  * @example
  * ```ts
- * const entries = ModuleSet.entries({ root: kernel.directory, release: "6.12.0", modules: ["overlay"], work: "/tmp/work" })
+ * import type { Resolved } from "@kios/distro/components/Resolved"
+ * import * as ModuleSet from "@kios/distro/image/ModuleSet"
+ *
+ * const overlay = (kernel: Resolved) =>
+ *   ModuleSet.entries({
+ *     root: kernel.directory,
+ *     release: kernel.attributes["release"] ?? "",
+ *     modules: ["overlay"],
+ *     work: "/tmp/work",
+ *   })
  * ```
  */
 export const entries = Effect.fn("ModuleSet.entries")(function* (options: ModuleSetOptions) {

@@ -135,6 +135,8 @@ const configOf = (recipe: Recipe, layerDigest: string) => {
  *
  * @example
  * ```ts
+ * import * as OciArchive from "@kios/distro/image/OciArchive"
+ *
  * const program = OciArchive.build(
  *   {
  *     name: "localhost/kios/busybox:1.37",

@@ -105,6 +105,8 @@ const describe = (component: Component) => ({
  *
  * @example
  * ```ts
+ * import * as Sbom from "@kios/distro/image/Sbom"
+ *
  * const json = Sbom.make({ name: "kios", version: "0.1.0" }, [
  *   {
  *     name: "runc",

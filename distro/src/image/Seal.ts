@@ -17,6 +17,7 @@ import * as path from "node:path"
 import { runToolOk } from "../components/Tools.ts"
 import { ImageFileError, ToolFailed } from "./ImageError.ts"
 
+/** What {@link seal} takes. */
 export interface SealOptions {
   /** The program: a module whose last statement is `Init.start(...)`. */
   readonly entry: string
@@ -44,6 +45,14 @@ const SENTINEL = "NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2"
  * The options of the single executable. `execArgvExtension: "none"` and
  * `--disable-sigusr1` are what seals it: without them NODE_OPTIONS would run
  * code and SIGUSR1 would open a debugger.
+ *
+ * @example
+ * ```ts
+ * import * as Seal from "@kios/distro/image/Seal"
+ * import * as fs from "node:fs"
+ *
+ * const write = () => fs.writeFileSync("sea.json", JSON.stringify(Seal.seaConfig("init.cjs", "init.blob")))
+ * ```
  */
 export const seaConfig = (main: string, output: string) => ({
   main,
@@ -69,7 +78,17 @@ const file = <A>(operation: string, where: string, run: () => A) =>
       }),
   })
 
-/** Bundles init; used alone by tests that look at what is in it. */
+/**
+ * Bundles init; used alone by tests that look at what is in it.
+ *
+ * @example
+ * ```ts
+ * import * as Seal from "@kios/distro/image/Seal"
+ * import { Effect } from "effect"
+ *
+ * const largest = Effect.map(Seal.bundle("src/init.ts", "/tmp/init.cjs"), ({ modules }) => modules.slice(0, 10))
+ * ```
+ */
 export const bundle = (entry: string, output: string) =>
   Effect.tryPromise({
     try: () =>

@@ -112,6 +112,8 @@ const text = (name: string, value: string, output: string): Effect.Effect<Conten
  *
  * @example
  * ```ts
+ * import * as Uki from "@kios/distro/image/Uki"
+ *
  * const program = Uki.build({
  *   output: "kios.efi",
  *   stub: "linuxx64.efi.stub",
@@ -156,6 +158,13 @@ const TEXT_LIMIT = 1 << 16
  *
  * Fails with {@link PortableExecutableError}: `NotPortableExecutable`,
  * `WrongMachine`, or `MissingSection` for an EFI program without a kernel.
+ *
+ * @example
+ * ```ts
+ * import * as Uki from "@kios/distro/image/Uki"
+ *
+ * const info = Uki.inspect("kios.efi")
+ * ```
  */
 export const inspect = (file: string): Effect.Effect<UkiInfo, ImageError> =>
   Effect.gen(function* () {
@@ -186,5 +195,12 @@ export const inspect = (file: string): Effect.Effect<UkiInfo, ImageError> =>
  * Copies a section's content (`.initrd`, `.linux`, ...) to a file.
  *
  * Fails like {@link inspect}.
+ *
+ * @example
+ * ```ts
+ * import * as Uki from "@kios/distro/image/Uki"
+ *
+ * const initramfs = Uki.extract("kios.efi", ".initrd", "initramfs.img")
+ * ```
  */
 export const extract = PortableExecutable.extract

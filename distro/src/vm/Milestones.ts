@@ -76,7 +76,11 @@ const pair = /\s*([A-Za-z][A-Za-z0-9_.-]*)=("(?:[^"\\]|\\.)*"|[^\s"]\S*|(?=\s|$)
  * that is none. A repeated key keeps its last value.
  *
  * @example
+ * ```ts
+ * import { parseFields } from "@kios/distro/vm/Milestones"
+ *
  * parseFields('ms=12 reason="no such device"') // { ms: "12", reason: "no such device" }
+ * ```
  */
 export const parseFields = (text: string): Fields => {
   const fields: Record<string, string> = Object.create(null) as Record<string, string>
@@ -218,8 +222,12 @@ const parseFirmware = (text: string): Meaning | undefined => {
  * restart of the guest it starts anew.
  *
  * @example
+ * ```ts
+ * import { MilestoneParser, type VmEvent } from "@kios/distro/vm/Milestones"
+ *
  * const parser = new MilestoneParser()
- * for (const line of lines) for (const event of parser.push(line)) show(event)
+ * const read = (line: Parameters<MilestoneParser["push"]>[0]): ReadonlyArray<VmEvent> => parser.push(line)
+ * ```
  */
 export class MilestoneParser {
   #kernelRuns = false
@@ -264,7 +272,17 @@ export class MilestoneParser {
   }
 }
 
-/** Reads all lines at once. */
+/**
+ * Reads all lines at once.
+ *
+ * @example
+ * ```ts
+ * import { parseLines } from "@kios/distro/vm/Milestones"
+ * import type { Qemu } from "@kios/distro/vm/Qemu"
+ *
+ * const soFar = (vm: Qemu) => parseLines(vm.console.tail(1000))
+ * ```
+ */
 export const parseLines = (lines: Iterable<Line>): Array<VmEvent> => {
   const parser = new MilestoneParser()
   const events: Array<VmEvent> = []
@@ -281,7 +299,16 @@ export interface Goal {
   readonly pods?: ReadonlyArray<string>
 }
 
-/** What is missing of a goal, in words: `["milestone kubelet-healthy", "pod default/hello running"]`. */
+/**
+ * What is missing of a goal, in words: `["milestone kubelet-healthy", "pod default/hello running"]`.
+ *
+ * @example
+ * ```ts
+ * import { missingOf } from "@kios/distro/vm/Milestones"
+ *
+ * missingOf({ milestones: ["kubelet-healthy"] }, []) // ["milestone kubelet-healthy"]
+ * ```
+ */
 export const missingOf = (goal: Goal, events: Iterable<VmEvent>): Array<string> => {
   const milestones = new Set<string>()
   const pods = new Set<string>()

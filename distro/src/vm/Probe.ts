@@ -56,7 +56,16 @@ export interface ProbeLine {
   readonly rest: ReadonlyArray<string>
 }
 
-/** Reads a line of the guest; `undefined` for noise. */
+/**
+ * Reads a line of the guest; `undefined` for noise.
+ *
+ * @example
+ * ```ts
+ * import { parseProbeLine } from "@kios/distro/vm/Probe"
+ *
+ * parseProbeLine("kios-probe hello 1 2")?.verb // "hello"
+ * ```
+ */
 export const parseProbeLine = (line: string): ProbeLine | undefined => {
   const match = /^kios-probe (hello|begin|out|err|end|reject) ([A-Za-z0-9-]{1,64})(?: (.*))?$/.exec(line)
   return match === null
@@ -68,7 +77,16 @@ export const parseProbeLine = (line: string): ProbeLine | undefined => {
       }
 }
 
-/** Splits what arrives into lines; a line that is too long is noise and is dropped. */
+/**
+ * Splits what arrives into lines; a line that is too long is noise and is dropped.
+ *
+ * @example
+ * ```ts
+ * import { ProbeLines } from "@kios/distro/vm/Probe"
+ *
+ * const lines = new ProbeLines()
+ * ```
+ */
 export class ProbeLines {
   #buffer = ""
   #skipping = false
@@ -107,8 +125,18 @@ const error = (operation: string, reason: ProbeError["reason"], detail: string) 
  * its connection is closed with the scope. Connects at the first use.
  *
  * @example
- * const probe = yield* Probe.make({ path: vm.ports["kios-probe"]! })
- * const { stdout } = yield* probe.exec("ls /host/bin", { timeout: "5 seconds" })
+ * ```ts
+ * import * as Probe from "@kios/distro/vm/Probe"
+ * import type { Qemu } from "@kios/distro/vm/Qemu"
+ * import { Effect } from "effect"
+ *
+ * const binaries = (vm: Qemu) =>
+ *   Effect.gen(function* () {
+ *     const probe = yield* Probe.make({ path: vm.ports[Probe.defaultProbePort] ?? "" })
+ *     yield* probe.ready()
+ *     return (yield* probe.exec("ls /host/bin", { timeout: "5 seconds" })).stdout
+ *   })
+ * ```
  */
 export const make = Effect.fnUntraced(function* (options: {
   readonly path: string

@@ -16,18 +16,53 @@
  * characters of the base64 text, so that a request that lost some is rejected.
  */
 
-/** Version of the protocol that the script speaks. */
+/**
+ * Version of the protocol that the script speaks.
+ *
+ * @example
+ * ```ts
+ * import { probeProtocol } from "@kios/distro/vm/Probe"
+ *
+ * const greeting = `kios-probe hello ${probeProtocol}`
+ * ```
+ */
 export const probeProtocol = 1
 
-/** The name of the port, unless another is chosen. */
+/**
+ * The name of the port, unless another is chosen.
+ *
+ * @example
+ * ```ts
+ * import { defaultProbePort } from "@kios/distro/vm/Probe"
+ * import type { Qemu } from "@kios/distro/vm/Qemu"
+ *
+ * const socket = (vm: Qemu) => vm.ports[defaultProbePort]
+ * ```
+ */
 export const defaultProbePort = "kios-probe"
 
-/** Longest script, bytes: the guest's shell reads its port byte by byte. */
+/**
+ * Longest script, bytes: the guest's shell reads its port byte by byte.
+ *
+ * @example
+ * ```ts
+ * import { maxScriptBytes } from "@kios/distro/vm/Probe"
+ *
+ * const fits = (script: string) => Buffer.byteLength(script) <= maxScriptBytes
+ * ```
+ */
 export const maxScriptBytes = 65_536
 
 /**
  * The loop, for `sh -c`. Environment: `KIOS_PROBE_PORT` (name of the port),
  * `KIOS_PROBE_LIMIT` (bytes of each stream that are sent, default 1 MiB).
+ *
+ * @example
+ * ```ts
+ * import { probeScript } from "@kios/distro/vm/Probe"
+ *
+ * const command = ["/bin/sh", "-c", probeScript]
+ * ```
  */
 export const probeScript = String.raw`
 name=${"$"}{KIOS_PROBE_PORT:-${defaultProbePort}}
@@ -113,7 +148,12 @@ export interface ProbeManifestOptions {
  * tests only: who writes to its port is root on the node.
  *
  * @example
- * fs.writeFileSync("manifests/kios-probe.json", probeManifest({ image: "localhost/busybox:1" }))
+ * ```ts
+ * import { probeManifest } from "@kios/distro/vm/Probe"
+ * import { imageNames } from "@kios/distro/recipe"
+ *
+ * const manifest = probeManifest({ image: imageNames.busybox })
+ * ```
  */
 export const probeManifest = (options: ProbeManifestOptions): string =>
   `${JSON.stringify(

@@ -194,9 +194,24 @@ const portTaken = (error: VmError): boolean =>
  * standard error when it does not start, `QmpError` when its monitor is silent.
  *
  * @example
- * const vm = yield* Qemu.start({ efi: "kios.efi", boot: "kernel", memoryMiB: 1024, network: "user",
- *   forwards: [{ hostPort: 0, guestPort: 80 }] })
- * yield* vm.console.lines.pipe(Stream.takeUntil((line) => line.text.includes("pod-running")), Stream.runDrain)
+ * ```ts
+ * import * as Qemu from "@kios/distro/vm/Qemu"
+ * import { Effect, Stream } from "effect"
+ *
+ * const program = Effect.gen(function* () {
+ *   const vm = yield* Qemu.start({
+ *     efi: "kios.efi",
+ *     boot: "kernel",
+ *     memoryMiB: 1536,
+ *     network: "user",
+ *     forwards: [{ hostPort: 0, guestPort: 80 }],
+ *   })
+ *   yield* vm.console.lines.pipe(
+ *     Stream.takeUntil((line) => line.text.includes("pod-running")),
+ *     Stream.runDrain,
+ *   )
+ * }).pipe(Effect.scoped)
+ * ```
  */
 export const start = (options: StartOptions): Effect.Effect<Qemu, VmError, Scope.Scope> =>
   // Another program may take a port between our choice and QEMU's start.

@@ -6,7 +6,19 @@
  */
 import { Data } from "effect"
 
-/** A program or file that the host lacks; `install` is the command that brings it. */
+/**
+ * A program or file that the host lacks; `install` is the command that brings it.
+ *
+ * @example
+ * ```ts
+ * import * as VmRun from "@kios/distro/vm/VmRun"
+ * import { Effect } from "effect"
+ *
+ * const run = VmRun.run({ efi: "kios.efi", boot: "kernel", until: { milestones: ["boot-complete"] } }).pipe(
+ *   Effect.catchTag("VmRequirementMissing", (error) => Effect.logError(`first: ${error.install}`)),
+ * )
+ * ```
+ */
 export class VmRequirementMissing extends Data.TaggedError("VmRequirementMissing")<{
   /** What is missing, e.g. `qemu-system-x86_64`. */
   readonly what: string
@@ -20,7 +32,16 @@ export class VmRequirementMissing extends Data.TaggedError("VmRequirementMissing
   }
 }
 
-/** The options given make no virtual machine (bad port, missing disk, ...). */
+/**
+ * The options given make no virtual machine (bad port, missing disk, ...).
+ *
+ * @example
+ * ```ts
+ * import { VmOptionsInvalid } from "@kios/distro/vm/VmError"
+ *
+ * const text = new VmOptionsInvalid({ option: "memoryMiB", reason: "want 128 or more, got 1" }).message
+ * ```
+ */
 export class VmOptionsInvalid extends Data.TaggedError("VmOptionsInvalid")<{
   readonly option: string
   readonly reason: string
@@ -30,7 +51,16 @@ export class VmOptionsInvalid extends Data.TaggedError("VmOptionsInvalid")<{
   }
 }
 
-/** A step on the host that prepares the machine failed: a directory, the firmware's variables, the ESP disk. */
+/**
+ * A step on the host that prepares the machine failed: a directory, the firmware's variables, the ESP disk.
+ *
+ * @example
+ * ```ts
+ * import { VmPrepareFailed } from "@kios/distro/vm/VmError"
+ *
+ * const text = new VmPrepareFailed({ step: "copying the firmware", cause: new Error("ENOSPC") }).message
+ * ```
+ */
 export class VmPrepareFailed extends Data.TaggedError("VmPrepareFailed")<{
   readonly step: string
   readonly cause: unknown
@@ -41,7 +71,19 @@ export class VmPrepareFailed extends Data.TaggedError("VmPrepareFailed")<{
   }
 }
 
-/** QEMU ended when it should have run. */
+/**
+ * QEMU ended when it should have run.
+ *
+ * @example
+ * ```ts
+ * import * as Qemu from "@kios/distro/vm/Qemu"
+ * import { Effect } from "effect"
+ *
+ * const start = Qemu.start({ efi: "kios.efi", boot: "kernel" }).pipe(
+ *   Effect.tapError((error) => (error._tag === "QemuExited" ? Effect.logError(error.stderr) : Effect.void)),
+ * )
+ * ```
+ */
 export class QemuExited extends Data.TaggedError("QemuExited")<{
   readonly during: string
   readonly code: number | null
@@ -57,7 +99,16 @@ export class QemuExited extends Data.TaggedError("QemuExited")<{
   }
 }
 
-/** The machine protocol: QEMU did not answer, or answered with an error. */
+/**
+ * The machine protocol: QEMU did not answer, or answered with an error.
+ *
+ * @example
+ * ```ts
+ * import type { VmError } from "@kios/distro/vm/VmError"
+ *
+ * const isTimeout = (error: VmError) => error._tag === "QmpError" && error.reason === "timeout"
+ * ```
+ */
 export class QmpError extends Data.TaggedError("QmpError")<{
   readonly operation: string
   /** `connect`, `closed` and `timeout` are about the socket; `refused` is QEMU's own error. */
@@ -72,7 +123,21 @@ export class QmpError extends Data.TaggedError("QmpError")<{
   }
 }
 
-/** A command in the guest could not be run or its answer did not come. */
+/**
+ * A command in the guest could not be run or its answer did not come.
+ *
+ * @example
+ * ```ts
+ * import type { Probe } from "@kios/distro/vm/Probe"
+ * import { Effect } from "effect"
+ *
+ * const uptime = (probe: Probe) =>
+ *   probe.exec("cat /proc/uptime", { timeout: "5 seconds" }).pipe(
+ *     Effect.map(({ stdout }) => stdout),
+ *     Effect.catchTag("ProbeError", (error) => Effect.succeed(error.message)),
+ *   )
+ * ```
+ */
 export class ProbeError extends Data.TaggedError("ProbeError")<{
   readonly operation: string
   /**

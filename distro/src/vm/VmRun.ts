@@ -94,8 +94,15 @@ const sizeOf = (file: string): number | undefined => {
  * {@link Qemu.start} does.
  *
  * @example
- * const machine = yield* VmRun.boot({ efi: "kios.efi", boot: "kernel" })
- * const verdict = yield* machine.until({ milestones: ["kubelet-healthy"] }, { timeout: "2 minutes" })
+ * ```ts
+ * import * as VmRun from "@kios/distro/vm/VmRun"
+ * import { Effect } from "effect"
+ *
+ * const program = Effect.gen(function* () {
+ *   const machine = yield* VmRun.boot({ efi: "kios.efi", boot: "kernel", memoryMiB: 1536 })
+ *   return yield* machine.until({ milestones: ["kubelet-healthy"] }, { timeout: "2 minutes" })
+ * }).pipe(Effect.scoped)
+ * ```
  */
 export const boot = (options: BootOptions): Effect.Effect<Machine, VmError, Scope.Scope> =>
   Effect.map(watch(options), ({ machine }) => machine)
@@ -279,8 +286,18 @@ const watch = Effect.fnUntraced(function* (
  * not reached is no failure but a result.
  *
  * @example
- * VmRun.runUntil({ efi: "kios.efi", boot: "kernel", until: { pods: ["default/hello"] }, timeout: "2 minutes" })
- *   .pipe(Stream.runForEach((progress) => Console.log(progress._tag)))
+ * ```ts
+ * import * as VmRun from "@kios/distro/vm/VmRun"
+ * import { Console, Stream } from "effect"
+ *
+ * const program = VmRun.runUntil({
+ *   efi: "kios.efi",
+ *   boot: "kernel",
+ *   memoryMiB: 1536,
+ *   until: { pods: ["default/hello"] },
+ *   timeout: "2 minutes",
+ * }).pipe(Stream.runForEach((progress) => Console.log(progress._tag)))
+ * ```
  */
 export const runUntil = (options: RunOptions): Stream.Stream<Progress, VmError> =>
   Stream.unwrap(
@@ -311,7 +328,18 @@ export const runUntil = (options: RunOptions): Stream.Stream<Progress, VmError> 
  * {@link runUntil} for those who want the verdict, with a look at the progress.
  *
  * @example
- * const { reached, reason } = yield* VmRun.run(options, (progress) => show(progress))
+ * ```ts
+ * import * as VmRun from "@kios/distro/vm/VmRun"
+ * import { Console, Effect } from "effect"
+ *
+ * const program = Effect.gen(function* () {
+ *   const { reached, reason } = yield* VmRun.run(
+ *     { efi: "kios.efi", boot: "kernel", memoryMiB: 1536, until: { milestones: ["boot-complete"] } },
+ *     (progress) => Console.log(progress._tag),
+ *   )
+ *   return reached ? "up" : reason
+ * })
+ * ```
  */
 export const run = Effect.fnUntraced(function* (
   options: RunOptions,

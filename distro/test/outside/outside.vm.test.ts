@@ -6,6 +6,7 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { modulesOf, packageDirectories } from "../../../scripts/DocComments.ts"
 import { nobody, nodes, outside, type Outside, packages, repository, run } from "./support.ts"
 
 let project: Outside
@@ -65,6 +66,16 @@ describe("the outside project", () => {
     await project.bin("tsc", ["--project", "."])
     // Effect's own declarations need the DOM's types.
     await project.bin("tsc", ["--project", ".", "--skipLibCheck", "false", "--lib", "es2024,dom"])
+  })
+
+  it("loads every public module on a Node that knows nothing of the sources", async () => {
+    const specifiers = packageDirectories(repository).flatMap((directory) =>
+      modulesOf(directory).public.map((module) => module.specifier),
+    )
+    assert.isAbove(specifiers.length, 50)
+    const script = `await Promise.all(${JSON.stringify(specifiers)}.map((one) => import(one)))`
+    for (const name of nodes)
+      await run(project.node(name), ["--input-type=module", "--eval", script], { cwd: project.directory })
   })
 
   it("does not get at what is not exported", async () => {

@@ -138,15 +138,17 @@ type Misfit<T> = T extends string ? { readonly [Sentence in T]: never } : unknow
 
 type Named<S extends ReadonlyArray<unknown>> = Extract<S[number], Stage.Any>["name"]
 type WithName<Name> = { readonly name: Name }
+// With what it has passed as a parameter, so that the compiler loops over a long list and does not recurse.
 type Replaced<
   S extends ReadonlyArray<unknown>,
   Name,
   New extends ReadonlyArray<unknown>,
+  Passed extends ReadonlyArray<unknown> = [],
 > = S extends readonly [infer H, ...infer T]
   ? H extends WithName<Name>
-    ? [...New, ...T]
-    : [H, ...Replaced<T, Name, New>]
-  : []
+    ? [...Passed, ...New, ...T]
+    : Replaced<T, Name, New, [...Passed, H]>
+  : Passed
 type Find<S extends ReadonlyArray<unknown>, Name> = S extends readonly [infer H, ...infer T]
   ? H extends WithName<Name>
     ? H

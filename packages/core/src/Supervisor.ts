@@ -204,6 +204,7 @@ const supervise = Effect.fnUntraced(function* (
     starts++
     lines.length = 0
     restartRequested = yield* Deferred.make<void>()
+    let dead = false
     return yield* Effect.acquireUseRelease(
       kernel.spawn({
         ...spec,
@@ -214,10 +215,10 @@ const supervise = Effect.fnUntraced(function* (
         },
       }),
       (child) => {
-        const died = Effect.map(child.exit, (status): Ending => ({
-          reason: describeExit(status),
-          wanted: false,
-        }))
+        const died = Effect.map(child.exit, (status): Ending => {
+          dead = true
+          return { reason: describeExit(status), wanted: false }
+        })
         const asked = Effect.as(Deferred.await(restartRequested), {
           reason: "restart",
           wanted: true,
@@ -241,8 +242,8 @@ const supervise = Effect.fnUntraced(function* (
           return yield* Effect.raceFirst(died, asked)
         })
       },
-      // A process that is dead already takes no time to stop.
-      (child) => terminate(child),
+      // Never signal a process that is dead: its pid may be somebody else's by now.
+      (child) => Effect.suspend(() => (dead ? Effect.void : terminate(child))),
     )
   })
 

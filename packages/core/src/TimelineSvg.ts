@@ -177,6 +177,8 @@ export const toSvg = (record: BootRecord, options: TimelineOptions = {}): string
   )
 
   const lines: Array<string> = []
+  const links: Array<string> = []
+  const decisive: Array<string> = []
   const bars: Array<string> = []
   const labels: Array<string> = []
 
@@ -302,7 +304,7 @@ export const toSvg = (record: BootRecord, options: TimelineOptions = {}): string
         const from = gateY + (gateY < y ? BAR / 2 : -BAR / 2)
         const d = `M${Svg.number(lead)} ${Svg.number(from)}V${Svg.number(y)}H${Svg.number(xOf(stage.startMs))}`
         const both = critical && chain.includes(gate.name)
-        lines.push(Svg.element("path", { class: both ? "chain" : "link", d }))
+        ;(both ? decisive : links).push(Svg.element("path", { class: both ? "chain" : "link", d }))
       }
     }
     const took =
@@ -375,6 +377,8 @@ export const toSvg = (record: BootRecord, options: TimelineOptions = {}): string
         Svg.escape(Svg.fit(subtitle, width - 48, 12)),
       ),
       ...lines,
+      ...links,
+      ...decisive,
       ...bars,
       ...labels,
       ...legend.body,

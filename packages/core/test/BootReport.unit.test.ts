@@ -127,14 +127,18 @@ describe("Kmsg", () => {
         yield* Effect.logWarning("careful").pipe(Effect.annotateLogs({ stage: "disk", device: "vda" }))
         yield* Effect.logError("bad", { n: 1 }).pipe(Effect.annotateLogs({ process: "kubelet" }))
         yield* Effect.logFatal("worse")
+        yield* Effect.logDebug("dropped")
+        yield* Kmsg.use((kmsg) => kmsg.logFrom("debug"))
         yield* Effect.logDebug("detail")
+        yield* Kmsg.use((kmsg) => kmsg.logFrom("err"))
+        yield* Effect.logWarning("dropped too")
       }).pipe(
-        Effect.provide(Layer.provide(loggerLayer, Kmsg.layerArray(records))),
+        Effect.provide(Layer.provideMerge(loggerLayer, Kmsg.layerArray(records))),
         Effect.provideService(References.MinimumLogLevel, "Debug"),
       )
       assert.deepStrictEqual(records, [
         "info plain",
-        "warning warn disk: careful device=vda",
+        'warning warn disk: careful device="vda"',
         'err error kubelet: bad {"n":1}',
         "crit error worse",
         "debug detail",

@@ -11,11 +11,30 @@ export interface ModuleEntry {
   readonly needs: ReadonlyArray<string>
 }
 
-/** The name that the kernel knows a module file by: no directory, no suffix, underscores. */
+/**
+ * The name that the kernel knows a module file by: no directory, no suffix, underscores.
+ *
+ * @example
+ * ```ts
+ * import * as ModulesDep from "@kios/stages-runtime/ModulesDep"
+ *
+ * ModulesDep.nameOf("kernel/net/bridge/br-netfilter.ko.xz") // "br_netfilter"
+ * ```
+ */
 export const nameOf = (path: string): string =>
   (path.split("/").at(-1) ?? path).replace(/\.ko(\.(xz|zst|gz))?$/u, "").replaceAll("-", "_")
 
-/** Reads a modules.dep file; lines that are not of its form are passed over. */
+/**
+ * Reads a modules.dep file; lines that are not of its form are passed over.
+ *
+ * @example
+ * ```ts
+ * import * as ModulesDep from "@kios/stages-runtime/ModulesDep"
+ *
+ * const table = ModulesDep.parse("kernel/net/bridge.ko: kernel/net/llc.ko\n")
+ * table.get("bridge")?.needs // ["llc"]
+ * ```
+ */
 export const parse = (text: string): ReadonlyMap<string, ModuleEntry> => {
   const entries = new Map<string, ModuleEntry>()
   for (const line of text.split("\n")) {

@@ -72,6 +72,18 @@ const locate = (
  * @param options.sha256 Of the C file, hex.
  * @param options.flags For gcc, besides `-static`, `-s` and what makes builds repeatable.
  * @param options.to Path of the program in the component.
+ *
+ * @example
+ * ```ts
+ * import * as CProgram from "@kios/distro/components/sources/CProgram"
+ *
+ * const hello = CProgram.source({
+ *   from: { file: "/home/me/hello.c" },
+ *   sha256: "0".repeat(64),
+ *   flags: ["-Os"],
+ *   to: "bin/hello",
+ * })
+ * ```
  */
 export const source = (options: {
   readonly from: CFile

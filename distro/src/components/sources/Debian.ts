@@ -26,11 +26,17 @@ export interface DebianPackage {
  *
  * @param options.suite Code name: `trixie`.
  * @param options.arch Debian's name of the architecture: `amd64`.
+ *
  * @example
  * ```ts
- * Debian.source({ suite: "trixie", arch: "amd64", packages: [
- *   { pin: { package: "hello", version: "2.10-5", sha256: "..." }, files: [{ from: "usr/bin/hello", to: "bin/hello" }] },
- * ] })
+ * import * as Debian from "@kios/distro/components/sources/Debian"
+ *
+ * const hello = (pin: Debian.DebianPackage["pin"]) =>
+ *   Debian.source({
+ *     suite: "trixie",
+ *     arch: "amd64",
+ *     packages: [{ pin, files: [{ from: "usr/bin/hello", to: "bin/hello" }] }],
+ *   })
  * ```
  */
 export const source = (options: {

@@ -8,7 +8,17 @@ import { errnoOf, io, writeStream } from "../Files.ts"
 import type { Source } from "../Source.ts"
 import { runToolOk } from "../Tools.ts"
 
-/** The function that downloads; a test's own in tests. */
+/**
+ * The function that downloads; a test's own in tests.
+ *
+ * @example
+ * ```ts
+ * import { Fetch } from "@kios/distro/components/sources/Download"
+ * import { Effect } from "effect"
+ *
+ * const offline = Effect.provideService(Fetch, () => Promise.reject(new Error("no network")))
+ * ```
+ */
 export const Fetch = Context.Reference<typeof globalThis.fetch>("@kios/distro/components/Fetch", {
   defaultValue: () => globalThis.fetch,
 })
@@ -77,9 +87,17 @@ async function* chunks(
  * @param options.to Path in the component, for a single file.
  * @param options.archive Instead of `to`: what to take out of a tar archive (any compression that `tar` knows).
  * @param options.silence Milliseconds without a byte after which it is given up; 30 000 by default.
+ *
  * @example
  * ```ts
- * Download.source({ url: "https://example.org/hello", sha256: "...", to: "bin/hello", executable: true })
+ * import * as Download from "@kios/distro/components/sources/Download"
+ *
+ * const hello = Download.source({
+ *   url: "https://example.org/hello",
+ *   sha256: "0".repeat(64),
+ *   to: "bin/hello",
+ *   executable: true,
+ * })
  * ```
  */
 export const source = (

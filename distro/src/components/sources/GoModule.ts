@@ -43,7 +43,16 @@ export interface GoBuild {
   readonly cgo?: { readonly libraries: ReadonlyArray<HostLibrary> }
 }
 
-/** The digests of go.mod and go.sum. */
+/**
+ * The digests of go.mod and go.sum.
+ *
+ * @example
+ * ```ts
+ * import { moduleDigests } from "@kios/distro/components/sources/GoModule"
+ *
+ * const digests = moduleDigests("components/runc") // [sha256 of go.mod, sha256 of go.sum]
+ * ```
+ */
 export const moduleDigests = (directory: string): Effect.Effect<Json, ComponentError> =>
   Effect.map(
     Effect.forEach(["go.mod", "go.sum"], (name) =>
@@ -116,7 +125,15 @@ const hostTools = (
  *
  * @example
  * ```ts
- * GoModule.source({ directory: "components/runc", toolchain, packages: ["github.com/opencontainers/runc"], to: "bin" })
+ * import * as GoModule from "@kios/distro/components/sources/GoModule"
+ *
+ * const runc = (toolchain: GoModule.GoPin) =>
+ *   GoModule.source({
+ *     directory: "components/runc",
+ *     toolchain,
+ *     packages: ["github.com/opencontainers/runc"],
+ *     to: "bin",
+ *   })
  * ```
  */
 export const source = (build: GoBuild): Source => {

@@ -33,6 +33,13 @@ const digests = (file: string): Effect.Effect<{ readonly [key: string]: Json }, 
  * @param options.file Absolute path. A directory stands for the whole component.
  * @param options.to Path in the component, when `file` is a file.
  * @param options.executable Give it mode 0o755 instead of its own.
+ *
+ * @example
+ * ```ts
+ * import * as LocalFile from "@kios/distro/components/sources/LocalFile"
+ *
+ * const agent = LocalFile.source({ file: "/home/me/agent", to: "bin/agent", executable: true })
+ * ```
  */
 export const source = (options: {
   readonly file: string
@@ -66,6 +73,15 @@ export const source = (options: {
  * The source that replaces a component by what a variable names. A file can
  * stand for a component of one file only; else it takes a directory that has
  * the component's files under their names.
+ *
+ * @example
+ * ```ts
+ * import type { Component } from "@kios/distro/components/Component"
+ * import * as LocalFile from "@kios/distro/components/sources/LocalFile"
+ *
+ * const ownRunc = (runc: Component) =>
+ *   LocalFile.override({ component: runc, file: "/home/me/runc", variable: "KIOS_COMPONENT_RUNC" })
+ * ```
  */
 export const override = (options: {
   readonly component: Component

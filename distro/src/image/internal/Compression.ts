@@ -10,13 +10,16 @@ import { CHUNK, type OutputFile } from "./OutputFile.ts"
 
 export type Compression = "none" | "lz4" | "zstd"
 
+// 32 MB: docs/performance.md has what other windows give.
+const WINDOW_LOG = 25
+
 /**
  * Compresses `source` into `out`; resolves to the bytes before compression.
  *
  * lz4 is the legacy frame (`lz4 -l`): the kernel's lib/decompress_unlz4.c
  * knows no other. zstd has no checksum, which costs time in the boot and
  * guards nothing that Secure Boot and the image's digest do not, and a window
- * of at most 8 MB (level 19) of the 128 MB that lib/decompress_unzstd.c takes.
+ * of 32 MB of the 128 MB that lib/decompress_unzstd.c takes.
  */
 export const compress = async (
   source: AsyncIterable<Uint8Array>,
@@ -38,10 +41,21 @@ export const compress = async (
       await consume(counted)
       break
     case "zstd": {
-      const { ZSTD_c_compressionLevel, ZSTD_c_checksumFlag } = zlib.constants
+      const {
+        ZSTD_c_checksumFlag,
+        ZSTD_c_compressionLevel,
+        ZSTD_c_enableLongDistanceMatching,
+        ZSTD_c_windowLog,
+      } = zlib.constants
       const zstd = zlib.createZstdCompress({
         chunkSize: 1 << 17,
-        params: { [ZSTD_c_compressionLevel]: level, [ZSTD_c_checksumFlag]: 0 },
+        params: {
+          [ZSTD_c_compressionLevel]: level,
+          [ZSTD_c_checksumFlag]: 0,
+          // Go binaries repeat each other's packages, megabytes apart.
+          [ZSTD_c_enableLongDistanceMatching]: 1,
+          [ZSTD_c_windowLog]: WINDOW_LOG,
+        },
       })
       // The callback is called too when `zstd` throws into our reader.
       await consume(connect(Readable.from(counted, { objectMode: false }), zstd, () => {}))

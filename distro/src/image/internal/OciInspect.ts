@@ -185,6 +185,13 @@ const collect = async (
  * Fails with {@link OciArchiveError}: `NotATar`, `Truncated`, `MissingLayout`,
  * `MissingIndex`, `MissingBlob`, `BadDigest`, `BadSize`, `BadJson`, `NoImage`;
  * with `ImageFileError` when the file cannot be read.
+ *
+ * @example
+ * ```ts
+ * import * as OciArchive from "@kios/distro/image/OciArchive"
+ *
+ * const info = OciArchive.inspect("busybox.tar")
+ * ```
  */
 export const inspect = (file: string): Effect.Effect<Info, ImageError> =>
   attempt("read", file, async (signal) => {

@@ -75,7 +75,9 @@ cut -d' ' -f5 /proc/1/mountinfo | grep -v -e '^/proc' -e '^/sys' -e '^/run/conta
       )
       assert.deepStrictEqual(
         Object.keys(codes).sort(),
-        "remount-bin remount-root uid umount-bin write-bin write-lib write-root".split(" "),
+        "remount-bin remount-root uid umount-bin write-bin write-direct-bin write-direct-lib write-lib write-root".split(
+          " ",
+        ),
       )
       for (const [attempt, code] of Object.entries(codes))
         if (attempt === "uid") assert.strictEqual(code, "0")

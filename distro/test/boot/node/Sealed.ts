@@ -21,12 +21,9 @@ interface Attempt {
 const attempts: ReadonlyArray<Attempt> = [
   { args: ["-e", code] },
   { args: ["--eval", code] },
-  { args: [`--eval=${code}`] },
   { args: ["-p", code] },
-  { args: ["-pe", code] },
   { args: [script] },
   { args: [module] },
-  { args: ["--", script] },
   { args: ["-"] },
   { args: ["-i"] },
   { args: ["--require", script] },
@@ -46,7 +43,6 @@ const attempts: ReadonlyArray<Attempt> = [
   // Node itself refuses this one in a program without options.
   { env: { NODE_REPL_EXTERNAL_MODULE: script }, said: "can't be used with kDisableNodeOptionsEnv" },
   { env: { NODE_PATH: directory, NODE_OPTIONS: "--require payload.cjs" } },
-  { env: { ELECTRON_RUN_AS_NODE: "1", NODE_DEV: "1" }, args: ["-e", code] },
 ]
 
 const quote = (word: string) => `'${word.replaceAll("'", `'\\''`)}'`

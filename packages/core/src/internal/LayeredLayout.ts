@@ -132,7 +132,9 @@ const place = (
  *
  * @example
  * ```ts
- * const layout = make([{ name: "a", layer: 0, height: 30 }], [])
+ * import * as LayeredLayout from "@kios/core/internal/LayeredLayout"
+ *
+ * const layout = LayeredLayout.make([{ name: "a", layer: 0, height: 30 }], [])
  * layout.y.get("a") // 15
  * ```
  */
