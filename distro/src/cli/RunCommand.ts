@@ -144,7 +144,9 @@ const flags = {
   ),
   manifest: Flag.String("manifest").pipe(
     Flag.atLeast(0),
-    Flag.withDescription("A static pod manifest to run; may be given again"),
+    Flag.withDescription(
+      "A static pod manifest to run, on a data disk of its own (so not with --disk); may be given again",
+    ),
   ),
   boot: Flag.Literals("boot", ["kernel", "disk"]).pipe(
     Flag.withDefault("kernel" as const),

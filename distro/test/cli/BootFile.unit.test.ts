@@ -4,7 +4,9 @@ import { Effect, Schema } from "effect"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
+import { fileURLToPath } from "node:url"
 import { fromTimeline, readBoot, toTimeline, writePicture } from "../../src/cli/BootFile.ts"
+import * as Seal from "../../src/image/Seal.ts"
 import type { Timeline } from "../../src/vm/Timeline.ts"
 
 const watched: Timeline = {
@@ -102,6 +104,19 @@ it.effect("a file that is none of them is one sentence with its name", () =>
       const nowhere = path.join(directory, "no", "plan.svg")
       const error = yield* Effect.flip(writePicture(nowhere, "<svg/>"))
       assert.strictEqual(error.message, `${nowhere}: cannot be written: ENOENT`)
+    }),
+  ),
+)
+
+it.effect("init writes the record and has no decoder or drawing of it in its bundle", () =>
+  inDirectory((directory) =>
+    Effect.gen(function* () {
+      const entry = fileURLToPath(new URL("../../src/init.ts", import.meta.url))
+      const { modules } = yield* Seal.bundle(entry, path.join(directory, "init.cjs"))
+      const names = modules.filter(({ bytes }) => bytes > 0).map((module) => path.basename(module.path))
+      assert.include(names, "BootReport.ts")
+      for (const name of ["BootRecord.ts", "TimelineSvg.ts", "PlanSvg.ts", "Plan.ts", "Svg.ts"])
+        assert.notInclude(names, name)
     }),
   ),
 )

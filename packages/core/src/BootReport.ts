@@ -114,7 +114,7 @@ export class BootReport extends Context.Service<BootReport, BootReportShape>()("
       const known = (path: string) =>
         kernel.readText(path).pipe(
           Effect.map((text) => text.trim()),
-          Effect.catch(() => Effect.succeed("")),
+          Effect.orElseSucceed(() => ""),
         )
 
       const end = (stage: string, outcome: Outcome, reason?: string, facts = unstated) =>

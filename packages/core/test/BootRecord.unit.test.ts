@@ -19,7 +19,7 @@ const failing = Pipeline.make([
     criticality: "optional",
     requires: [Disk],
     provides: [Net],
-    layer: Layer.effect(Net, Effect.fail(new Error("no\ncable"))),
+    layer: Layer.effect(Net, Effect.die(new Error("no\ncable"))),
   }),
   Stage.make({
     name: "web",

@@ -226,7 +226,8 @@ export const make = (state: MachineState): KernelShape => {
     kill: (pid, signal) =>
       Effect.flatMap(
         operate("kill", "kill", `kill(${pid}, ${signal})`, { path: String(pid) }, () => {
-          if (pid !== 1 && !state.processes.table.has(pid)) refuse("ESRCH")
+          const { table: processes } = state.processes
+          if (pid === -1 ? processes.size === 0 : pid !== 1 && !processes.has(pid)) refuse("ESRCH")
         }),
         () => state.processes.kill(pid, signal),
       ),

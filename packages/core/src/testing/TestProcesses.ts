@@ -129,11 +129,15 @@ export class Processes {
     if (child.status !== undefined) Deferred.doneUnsafe(child.ended, Effect.succeed(child.status))
   }
 
+  /** kill(2). The pid is there, or -1. */
   readonly kill = (pid: number, signal: Signal): Effect.Effect<void> =>
     Effect.suspend(() => {
       if (pid === INIT) return Effect.sync(() => this.#options.tellInit(signal))
-      const child = this.table.get(pid) ?? refuse("ESRCH")
-      if (child.status !== undefined) return Effect.void
+      // Every process that one may signal, except init and oneself.
+      if (pid === -1)
+        return Effect.forEach([...this.table.keys()], (other) => this.kill(other, signal), { discard: true })
+      const child = this.table.get(pid)
+      if (child === undefined || child.status !== undefined) return Effect.void
       const handler = signal === "SIGKILL" ? undefined : child.handlers.get(signal)
       if (handler !== undefined) return Effect.asVoid(Effect.forkDetach(handler))
       return Effect.sync(() => {
