@@ -39,8 +39,8 @@ const KERNEL_THREAD = 0x0020_0000
 export const isLiveProcess = (stat: string): boolean => {
   // The name, in parentheses, may hold anything.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
-  const [state = "Z", , , , , , flags = "0"] = fields
-  return state !== "Z" && state !== "X" && (Number(flags) & KERNEL_THREAD) === 0
+  const [state = "", , , , , , flags = "0"] = fields
+  return !["", "Z", "X"].includes(state) && (Number(flags) & KERNEL_THREAD) === 0
 }
 
 /**
