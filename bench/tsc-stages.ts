@@ -116,7 +116,7 @@ if (import.meta.main) {
   else
     for (const { seconds, stages } of measured)
       console.log(
-        `${String(stages).padStart(3)} stages: ${seconds.toFixed(2)} s ${stages === 0 ? "" : `(${(seconds - none).toFixed(2)} s more)`}`,
+        `${String(stages).padStart(3)} stages: ${seconds.toFixed(2)} s${stages === 0 ? "" : ` (${(seconds - none).toFixed(2)} s more)`}`,
       )
   if (added > MOST_SECONDS) {
     console.error(

@@ -104,7 +104,7 @@ export const entries = Effect.fn("ModuleSet.entries")(function* (options: Module
   const base = path.join(options.root, "lib/modules", options.release)
   const target = `/lib/modules/${options.release}`
   const builtin = yield* attempt("read", base, () => fs.readFileSync(path.join(base, "modules.builtin")))
-  const builtinNames = new Set([...parse(`${builtin.toString("utf8").replaceAll("\n", ":\n")}`).keys()])
+  const builtinNames = new Set(parse(builtin.toString("utf8").replaceAll("\n", ":\n")).keys())
   const { load, unknown } = order(yield* dependencies(options), options.modules)
   for (const { name, neededBy } of unknown) {
     if (!builtinNames.has(name))

@@ -7,153 +7,28 @@
  */
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
-import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import { BootReport, type StageFacts } from "./BootReport.ts"
+import type {
+  Check,
+  Find,
+  Fits,
+  Misfit,
+  Named,
+  Needed,
+  Provided,
+  Replaced,
+  Stages,
+} from "./internal/PipelineTypes.ts"
 import type * as Stage from "./Stage.ts"
 
-/**
- * A stage was not up in time.
- *
- * @example
- * ```ts
- * import { StageTimeout } from "@kios/core/Pipeline"
- *
- * new StageTimeout({ stage: "disk", timeout: "30s" }).message // 'stage "disk" was not up within 30s'
- * ```
- */
-export class StageTimeout extends Data.TaggedError("StageTimeout")<{
-  readonly stage: string
-  readonly timeout: string
-}> {
-  override get message(): string {
-    return `stage "${this.stage}" was not up within ${this.timeout}`
-  }
-}
+export type { Needed, Provided, Stages } from "./internal/PipelineTypes.ts"
+import { StageFailed, StageSkipped, StageTimeout } from "./StageError.ts"
 
-/**
- * A stage was not started because an optional stage that it needs is not up.
- *
- * @example
- * ```ts
- * import { StageSkipped } from "@kios/core/Pipeline"
- *
- * new StageSkipped({ stage: "report", missing: ["example/Disk"] }).message
- * // 'stage "report" was skipped: example/Disk did not come up'
- * ```
- */
-export class StageSkipped extends Data.TaggedError("StageSkipped")<{
-  readonly stage: string
-  readonly missing: ReadonlyArray<string>
-}> {
-  override get message(): string {
-    return `stage "${this.stage}" was skipped: ${this.missing.join(", ")} did not come up`
-  }
-}
-
-/**
- * A required stage failed: the boot is over. `reason` is for people, `cause` for programs.
- *
- * @example
- * ```ts
- * import * as Pipeline from "@kios/core/Pipeline"
- * import * as Effect from "effect/Effect"
- * import * as Layer from "effect/Layer"
- *
- * const boot = Layer.build(Pipeline.make([]).layer).pipe(
- *   Effect.catchTag("StageFailed", (error) => Effect.logError(`${error.stage}: ${error.reason}`)),
- * )
- * ```
- */
-export class StageFailed extends Data.TaggedError("StageFailed")<{
-  readonly stage: string
-  readonly reason: string
-  readonly cause: unknown
-}> {
-  override get message(): string {
-    return `stage "${this.stage}" failed: ${this.reason}`
-  }
-}
-
-type Gives<S extends Stage.Any> = Stage.NameOf<S["provides"][number]>
-type Missing<S extends Stage.Any, Have> = Exclude<Stage.NameOf<S["requires"][number]>, Have>
-
-// Walks the list and replaces each stage that cannot stand where it is by a
-// sentence, which is what the compiler then prints. `Hard` are the services
-// that surely exist once boot gets there, `Soft` those that may have failed.
-type Check<
-  S extends ReadonlyArray<unknown>,
-  Hard = never,
-  Soft = never,
-  Out extends ReadonlyArray<unknown> = [],
-> = S extends readonly [infer H extends Stage.Any, ...infer T]
-  ? Check<
-      T,
-      H["criticality"] extends "required" ? Hard | Gives<H> : Hard,
-      Soft | Gives<H>,
-      [
-        ...Out,
-        [Missing<H, Soft>] extends [never]
-          ? [Gives<H> & Soft] extends [never]
-            ? [H["criticality"], [Missing<H, Hard>] extends [never] ? true : false] extends [
-                "required",
-                false,
-              ]
-              ? `stage "${H["name"]}" is required but needs "${Missing<H, Hard>}", which only an optional stage provides`
-              : H
-            : `stage "${H["name"]}" provides "${Gives<H> & Soft & string}", which an earlier stage already provides`
-          : `stage "${H["name"]}" needs "${Missing<H, Soft>}", which no earlier stage provides`,
-      ]
-    >
-  : Out
-
-type Required<S> = S extends Stage.Any ? (S extends { readonly criticality: "required" } ? S : never) : never
-
-type Environment<S extends Stage.Any> = S extends { readonly env?: infer Env }
-  ? Exclude<Env, undefined>
-  : never
-
-/** A list of stages, as a tuple so that their order and names are in its type. */
-export type Stages = ReadonlyArray<Stage.Any>
-
-/** The services that are surely there once a pipeline of these stages is up. */
-export type Provided<S extends Stages> = Stage.ServiceOf<Required<S[number]>["provides"][number]>
-
-/** What running these stages needs from outside. */
-export type Needed<S extends Stages> = Environment<S[number]> | BootReport
-
-/** The first sentence that {@link Check} has about a list, or `unknown` when there is none. */
-type Fits<S extends ReadonlyArray<unknown>> = FirstString<Check<S>>
-type FirstString<T> = T extends readonly [infer H, ...infer Rest]
-  ? H extends string
-    ? H
-    : FirstString<Rest>
-  : unknown
-
-// A name is a string, and a string and a sentence have nothing in common: the sentence becomes a property.
-type Misfit<T> = T extends string ? { readonly [Sentence in T]: never } : unknown
-
-type Named<S extends ReadonlyArray<unknown>> = Extract<S[number], Stage.Any>["name"]
-type WithName<Name> = { readonly name: Name }
-// With what it has passed as a parameter, so that the compiler loops over a long list and does not recurse.
-type Replaced<
-  S extends ReadonlyArray<unknown>,
-  Name,
-  New extends ReadonlyArray<unknown>,
-  Passed extends ReadonlyArray<unknown> = [],
-> = S extends readonly [infer H, ...infer T]
-  ? H extends WithName<Name>
-    ? [...Passed, ...New, ...T]
-    : Replaced<T, Name, New, [...Passed, H]>
-  : Passed
-type Find<S extends ReadonlyArray<unknown>, Name> = S extends readonly [infer H, ...infer T]
-  ? H extends WithName<Name>
-    ? H
-    : Find<T, Name>
-  : never
+export { StageFailed, StageSkipped, StageTimeout } from "./StageError.ts"
 
 /** Stages that were checked to fit. */
 export interface Pipeline<S extends Stages> {
@@ -337,13 +212,19 @@ type AnyLayer = Layer.Layer<any, any, any>
 const wire = (stages: ReadonlyArray<Stage.Any>): AnyLayer => {
   const providers = new Map<string, { readonly stage: string; readonly layer: AnyLayer }>()
   const all: Array<AnyLayer> = []
+  // Known from the whole list, so that a stage that is wanted but listed later is a mistake that is seen.
+  const anywhere = new Set(stages.flatMap((stage) => stage.provides.map((key) => key.key)))
   for (const stage of stages) {
     const needs = new Map<string, AnyLayer>()
-    for (const key of stage.requires) {
+    for (const key of [...stage.requires, ...stage.wants]) {
       const provider = providers.get(key.key)
-      if (provider === undefined)
+      if (provider !== undefined) needs.set(provider.stage, provider.layer)
+      else if (stage.requires.includes(key))
         throw new Error(`stage "${stage.name}" needs "${key.key}", which no earlier stage provides`)
-      needs.set(provider.stage, provider.layer)
+      else if (anywhere.has(key.key))
+        throw new Error(
+          `stage "${stage.name}" wants "${key.key}", which only a later stage provides: list that one first`,
+        )
     }
     const own = observed(stage, { criticality: stage.criticality, requires: [...needs.keys()] })
     const layer =

@@ -10,6 +10,8 @@ export interface PlannedStage {
   readonly description: string
   readonly criticality: Stage.Criticality
   readonly requires: ReadonlyArray<string>
+  /** Services that it waits for if somebody provides them. */
+  readonly wants: ReadonlyArray<string>
   readonly provides: ReadonlyArray<string>
   /** Names of the stages that this one waits for. */
   readonly after: ReadonlyArray<string>
@@ -58,7 +60,8 @@ export const make = (
   const longest = new Map<string, { readonly total: number; readonly chain: ReadonlyArray<string> }>()
   for (const stage of stages) {
     const requires = stage.requires.map((key) => key.key)
-    const after = [...new Set(requires.flatMap((key) => provider.get(key) ?? []))]
+    const wants = stage.wants.map((key) => key.key)
+    const after = [...new Set([...requires, ...wants].flatMap((key) => provider.get(key) ?? []))]
     const before = after.map((name) => longest.get(name) ?? { total: 0, chain: [] })
     const slowest = before.reduce((a, b) => (b.total > a.total ? b : a), before[0] ?? { total: 0, chain: [] })
     longest.set(stage.name, {
@@ -71,6 +74,7 @@ export const make = (
       description: stage.description,
       criticality: stage.criticality,
       requires,
+      wants,
       provides: stage.provides.map((key) => key.key),
       after,
       depth: Math.max(

@@ -54,6 +54,8 @@ export interface Stage<
   readonly name: Name
   readonly provides: ReadonlyArray<Provides>
   readonly requires: ReadonlyArray<Requires>
+  /** Services that the stage waits for if some stage of the pipeline provides them, whether that succeeds or not. */
+  readonly wants: ReadonlyArray<ServiceKey>
   readonly criticality: C
   /** How long the stage may take to come up, all attempts together. */
   readonly timeout: Duration.Input
@@ -72,7 +74,9 @@ export type Any = Stage<string, ServiceKey, any, ServiceKey, Criticality, any>
 /**
  * Makes a stage.
  *
- * `timeout` defaults to 30 seconds, `criticality` to `required`. The layer may
+ * `wants` orders without needing: the stage starts when what it wants has come
+ * up, has failed, or is in nobody's list; its layer asks with
+ * `Effect.serviceOption`. `timeout` defaults to 30 seconds, `criticality` to `required`. The layer may
  * use the services in `requires` and the {@link Platform}; using another one,
  * or providing less than `provides` says, is a compile error at the `layer`.
  * Resources that the layer acquires are released at shutdown, after those of
@@ -116,6 +120,7 @@ export const make = <
   readonly description: string
   readonly provides?: Provides & Literal<Provides[number]>
   readonly requires?: Requires & Literal<Requires[number]>
+  readonly wants?: ReadonlyArray<ServiceKey>
   readonly criticality?: C
   readonly timeout?: Duration.Input
   readonly retry?: Schedule.Schedule<unknown>
@@ -126,6 +131,7 @@ export const make = <
   description: options.description,
   provides: options.provides ?? [],
   requires: options.requires ?? [],
+  wants: options.wants ?? [],
   criticality: options.criticality ?? ("required" as C),
   timeout: options.timeout ?? "30 seconds",
   retry: options.retry,

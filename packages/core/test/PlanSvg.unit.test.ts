@@ -15,6 +15,7 @@ const stagesOf = (graph: Readonly<Record<string, ReadonlyArray<string>>>): Reado
     criticality: name.endsWith("?") ? ("optional" as const) : ("required" as const),
     requires: after.map((other) => Context.Service<unknown, unknown>(`test/${other}`)),
     provides: [Context.Service<unknown, unknown>(`test/${name.replace("?", "")}`)],
+    wants: [],
     timeout: "1 second",
     retry: undefined,
     layer: Layer.effectDiscard(Effect.void) as never,

@@ -12,6 +12,7 @@ import { Cgroups } from "@kios/core/capabilities/Cgroups"
 import { ContainerRuntime } from "@kios/core/capabilities/ContainerRuntime"
 import { Etc } from "@kios/core/capabilities/Etc"
 import { Hostname } from "@kios/core/capabilities/Hostname"
+import { Images } from "@kios/core/capabilities/Images"
 import { Kubelet } from "@kios/core/capabilities/Kubelet"
 import { Loopback } from "@kios/core/capabilities/Loopback"
 import { Modules } from "@kios/core/capabilities/Modules"
@@ -40,6 +41,8 @@ export const stage = Stage.make({
   name: "kubelet",
   description: "the kubelet with its static pods",
   requires: [ContainerRuntime, KubeletConfigFile, Cgroups, Etc, Hostname, Loopback, Modules, Sysctls],
+  // A static pod whose image is not there yet is not tried again for some ten seconds.
+  wants: [Images],
   provides: [Kubelet],
   timeout: "200 seconds",
   layer: Layer.effect(

@@ -651,6 +651,12 @@ check("a process that is not there can not be signalled", function* (k, _dir, su
   yield* child.exit
   yield* refused(k.kill(child.pid, "SIGTERM"), "kill ESRCH")
 })
+check("pid -1 is every process but init", function* (k, _dir, subject) {
+  const children = [yield* k.spawn({ ...subject.forever, env }), yield* k.spawn({ ...subject.forever, env })]
+  yield* k.kill(-1, "SIGTERM")
+  for (const child of children) assert.deepEqual(yield* child.exit, { _tag: "Signaled", signal: "SIGTERM" })
+  yield* refused(k.kill(-1, "SIGTERM"), "kill ESRCH")
+})
 check(
   "orphans are seen dead, not as supervised, and reaped; then there is nobody",
   function* (k, _dir, subject) {

@@ -1,0 +1,291 @@
+// The pseudo and the ephemeral filesystems, cgroups, and the table that mounts are made from.
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Effect, Exit, Layer, Scope } from "effect"
+import * as TestMachine from "@kios/core/testing/TestMachine"
+import { Cgroups } from "@kios/core/capabilities/Cgroups"
+import { DataPartition } from "@kios/core/capabilities/DataPartition"
+import { Etc } from "@kios/core/capabilities/Etc"
+import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
+import * as CgroupsStage from "@kios/stages-mount/Cgroups"
+import * as EphemeralFilesystems from "@kios/stages-mount/EphemeralFilesystems"
+import * as EtcOverlay from "@kios/stages-mount/EtcOverlay"
+import * as MountTable from "@kios/stages-mount/MountTable"
+import * as PseudoFilesystemsStage from "@kios/stages-mount/PseudoFilesystems"
+import { earlier, outcome, up } from "./support.ts"
+
+const rowsOf = (machine: TestMachine.TestMachine) =>
+  machine
+    .mounts()
+    .slice(1)
+    .map((mount) => `${mount.target} ${mount.fstype} ${mount.flags.join(",")} ${mount.options}`.trimEnd())
+
+describe("pseudo-filesystems", () => {
+  it.effect("are these mounts, with these flags", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make()
+      const services = yield* up(PseudoFilesystemsStage.stage, machine)
+      assert.deepStrictEqual(rowsOf(machine), [
+        "/proc proc rw,nosuid,nodev,noexec,relatime",
+        "/sys sysfs rw,nosuid,nodev,noexec,relatime",
+        "/dev devtmpfs rw,nosuid,noexec,relatime mode=0755",
+        "/dev/pts devpts rw,nosuid,noexec,relatime ptmxmode=0666,mode=0620,gid=5",
+        "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime mode=1777,size=64M",
+        "/sys/kernel/security securityfs rw,nosuid,nodev,noexec,relatime",
+        "/sys/fs/bpf bpf rw,nosuid,nodev,noexec,relatime mode=0700",
+        "/sys/kernel/tracing tracefs rw,nosuid,nodev,noexec,relatime",
+      ])
+      assert.deepStrictEqual(
+        Context.get(services, PseudoFilesystems).mounted,
+        machine
+          .mounts()
+          .slice(1)
+          .map((mount) => mount.target),
+      )
+      assert.strictEqual(yield* machine.kernel.readLink("/dev/stdin"), "/proc/self/fd/0")
+      assert.strictEqual(yield* machine.kernel.readLink("/dev/fd"), "/proc/self/fd")
+    }),
+  )
+
+  it.effect("a kernel without bpf, tracefs and securityfs boots without them", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make({ filesystems: ["tmpfs", "proc", "sysfs", "devtmpfs", "devpts"] })
+      const services = yield* up(PseudoFilesystemsStage.stage, machine)
+      assert.deepStrictEqual(Context.get(services, PseudoFilesystems).mounted, [
+        "/proc",
+        "/sys",
+        "/dev",
+        "/dev/pts",
+        "/dev/shm",
+      ])
+      assert.deepStrictEqual(machine.kmsg, [])
+    }),
+  )
+
+  it.effect("links that devtmpfs has already are left as they are", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make()
+      machine.failOn("symlink", "EEXIST", { path: "/dev/fd" })
+      assert.strictEqual(yield* outcome(PseudoFilesystemsStage.stage, machine), "up")
+    }),
+  )
+
+  for (const target of ["/proc", "/sys", "/dev", "/dev/pts", "/dev/shm"])
+    for (const errno of ["ENODEV", "EPERM", "EBUSY", "ENOMEM"])
+      it.effect(`${target}: ${errno} is a failed boot`, () =>
+        Effect.gen(function* () {
+          const machine = TestMachine.make()
+          machine.failOn("mount", errno, { path: target })
+          assert.strictEqual(yield* outcome(PseudoFilesystemsStage.stage, machine), errno)
+        }),
+      )
+  for (const [errno, expected] of [
+    ["ENODEV", "up"],
+    ["ENOENT", "up"],
+    ["EPERM", "up"],
+    ["EINVAL", "EINVAL"],
+    ["ENOMEM", "ENOMEM"],
+  ] as const)
+    for (const target of ["/sys/fs/bpf", "/sys/kernel/tracing", "/sys/kernel/security"])
+      it.effect(`${target}: ${errno} is ${expected === "up" ? "a boot without it" : "a failed boot"}`, () =>
+        Effect.gen(function* () {
+          const machine = TestMachine.make()
+          machine.failOn("mount", errno, { path: target })
+          assert.strictEqual(yield* outcome(PseudoFilesystemsStage.stage, machine), expected)
+        }),
+      )
+  it.effect("a link that cannot be made is a failed boot", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make()
+      machine.failOn("symlink", "ENOSPC")
+      assert.strictEqual(yield* outcome(PseudoFilesystemsStage.stage, machine), "ENOSPC")
+    }),
+  )
+})
+
+describe("ephemeral-filesystems", () => {
+  it.effect("are these mounts, with these flags and these caps", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make()
+      yield* up(EphemeralFilesystems.stage, machine)
+      assert.deepStrictEqual(rowsOf(machine), [
+        "/run tmpfs rw,nosuid,nodev,noexec,relatime mode=0755,size=20%",
+        "/tmp tmpfs rw,nosuid,nodev,noexec,relatime mode=1777,size=64M",
+        "/var tmpfs rw,nosuid,nodev,relatime mode=0755,size=50%",
+        "/opt tmpfs rw,nosuid,nodev,relatime mode=0755,size=256M",
+      ])
+      for (const directory of ["/run/kios/log", "/var/lib", "/var/log", "/opt/cni/bin"])
+        assert.isTrue(machine.exists(directory), directory)
+      assert.strictEqual(yield* machine.kernel.readLink("/var/run"), "/run")
+    }),
+  )
+  it.effect("a size that is used up is ENOSPC, in its own filesystem only", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make({ memory: 1024 * 1024 })
+      yield* up(EphemeralFilesystems.stage, machine)
+      const { kernel } = machine
+      assert.strictEqual(
+        (yield* Effect.flip(kernel.writeFile("/run/x", new Uint8Array(300_000)))).errno,
+        "ENOSPC",
+      )
+      yield* kernel.writeFile("/var/x", new Uint8Array(300_000))
+    }),
+  )
+  for (const [what, errno, path] of [
+    ["mount", "ENODEV", "/run"],
+    ["mount", "ENOMEM", "/var"],
+    ["mount", "EINVAL", "/opt"],
+    ["mkdir", "ENOSPC", "/var/log"],
+    ["mkdir", "EROFS", "/opt/cni/bin"],
+    ["symlink", "EEXIST", "/var/run"],
+  ] as const)
+    it.effect(`${what} ${path}: ${errno} is a failed boot`, () =>
+      Effect.gen(function* () {
+        const machine = TestMachine.make()
+        machine.failOn(what, errno, { path })
+        assert.strictEqual(yield* outcome(EphemeralFilesystems.stage, machine), errno)
+      }),
+    )
+})
+
+describe("cgroups", () => {
+  const machine = (controllers?: ReadonlyArray<string>) => {
+    const made = TestMachine.make(controllers === undefined ? {} : { controllers })
+    return Effect.as(Effect.scoped(up(PseudoFilesystemsStage.stage, made)), made)
+  }
+  it.effect("are mounted, with a group for each of the host's processes, and init in its own", () =>
+    Effect.gen(function* () {
+      const subject = yield* machine()
+      const services = yield* up(CgroupsStage.stage, subject)
+      const groups = Context.get(services, Cgroups)
+      assert.deepStrictEqual(
+        [groups.root, groups.init, groups.runtime, groups.kubelet],
+        [
+          "/sys/fs/cgroup",
+          "/sys/fs/cgroup/kios/init",
+          "/sys/fs/cgroup/kios/runtime",
+          "/sys/fs/cgroup/kios/kubelet",
+        ],
+      )
+      const mount = subject.mountAt("/sys/fs/cgroup")
+      assert.deepStrictEqual(mount?.flags, ["rw", "nosuid", "nodev", "noexec", "relatime"])
+      assert.strictEqual(mount?.options, "nsdelegate,memory_recursiveprot")
+      assert.strictEqual(subject.read(`${groups.init}/cgroup.procs`), "1\n")
+      assert.strictEqual(
+        subject.read(`${groups.runtime}/cgroup.controllers`),
+        "cpuset cpu io memory hugetlb pids rdma misc\n",
+      )
+    }),
+  )
+  it.effect("a kernel with fewer controllers gets what it has", () =>
+    Effect.gen(function* () {
+      const subject = yield* machine(["cpu", "memory", "pids", "dmem"])
+      const services = yield* up(CgroupsStage.stage, subject)
+      assert.deepStrictEqual(Context.get(services, Cgroups).controllers, ["cpu", "memory", "pids"])
+      assert.strictEqual(subject.read("/sys/fs/cgroup/kios/cgroup.subtree_control"), "cpu memory pids\n")
+    }),
+  )
+  it.effect("a kernel with none at all still boots", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(yield* outcome(CgroupsStage.stage, yield* machine([])), "up")
+    }),
+  )
+  for (const [what, errno, path] of [
+    ["mount", "ENODEV", undefined],
+    ["mount", "EBUSY", undefined],
+    ["read", "EIO", undefined],
+    ["writeControl", "EBUSY", "/sys/fs/cgroup/cgroup.subtree_control"],
+    ["writeControl", "ENOENT", "/sys/fs/cgroup/kios/cgroup.subtree_control"],
+    ["mkdir", "EACCES", "/sys/fs/cgroup/kios/kubelet"],
+    ["writeControl", "EBUSY", "/sys/fs/cgroup/kios/init/cgroup.procs"],
+  ] as const)
+    it.effect(`${what} ${path ?? ""}: ${errno} is a failed boot`, () =>
+      Effect.gen(function* () {
+        const subject = yield* machine()
+        subject.failOn(what, errno, path === undefined ? {} : { path })
+        assert.strictEqual(yield* outcome(CgroupsStage.stage, subject), errno)
+      }),
+    )
+})
+
+describe("etc-overlay", () => {
+  const files = { "/lib/kios/etc/hostname": "image\n", "/lib/kios/etc/kept": "image\n", "/etc/": "" } as const
+  const before = (device: string | undefined) =>
+    Layer.merge(earlier(), Layer.succeed(DataPartition, { device }))
+  const machine = () => TestMachine.make({ files, filesystems: ["overlay"] })
+
+  it.effect("keeps what is written on the data partition", () =>
+    Effect.gen(function* () {
+      const subject = machine()
+      const services = yield* up(EtcOverlay.stage, subject, before("/dev/vda1"))
+      subject.expectCalls([
+        'mkdir("/run/kios/data/meta/etc", 0755)',
+        'mkdir("/run/kios/data/meta/.etc-work", 0700)',
+        'mount("etc", "/etc", "overlay", MS_NOSUID|MS_NODEV|MS_NOEXEC, "lowerdir=/lib/kios/etc,upperdir=/run/kios/data/meta/etc,workdir=/run/kios/data/meta/.etc-work")',
+      ])
+      assert.isTrue(Context.get(services, Etc).persistent)
+      yield* subject.kernel.writeFile("/etc/hostname", "mine\n")
+      assert.strictEqual(subject.read("/run/kios/data/meta/etc/hostname"), "mine\n")
+      assert.strictEqual(subject.read("/lib/kios/etc/hostname"), "image\n")
+      assert.strictEqual(subject.read("/etc/kept"), "image\n")
+    }),
+  )
+  it.effect("in RAM without one", () =>
+    Effect.gen(function* () {
+      const subject = machine()
+      const services = yield* up(EtcOverlay.stage, subject, before(undefined))
+      assert.include(subject.mountAt("/etc")?.options, "upperdir=/run/kios/etc,workdir=/run/kios/.etc-work")
+      assert.isFalse(Context.get(services, Etc).persistent)
+    }),
+  )
+  it.effect("is detached at shutdown", () =>
+    Effect.gen(function* () {
+      const subject = machine()
+      const scope = yield* Scope.make()
+      yield* Scope.provide(up(EtcOverlay.stage, subject, before(undefined)), scope)
+      yield* Scope.close(scope, Exit.void)
+      assert.isUndefined(subject.mountAt("/etc"))
+      assert.strictEqual(subject.log().at(-1), 'umount2("/etc", MNT_DETACH)')
+    }),
+  )
+  for (const [what, errno] of [
+    ["mount", "ENODEV"],
+    ["mount", "EINVAL"],
+    ["mkdir", "EROFS"],
+    ["mkdir", "ENOSPC"],
+  ] as const)
+    it.effect(`${what}: ${errno} is a failed boot`, () =>
+      Effect.gen(function* () {
+        const subject = machine()
+        subject.failOn(what, errno)
+        assert.strictEqual(yield* outcome(EtcOverlay.stage, subject, before(undefined)), errno)
+      }),
+    )
+})
+
+describe("mountAll", () => {
+  it.effect("makes a mount point where there is none, and only there", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make({ files: { "/there/": "" } })
+      const row = { source: "t", fstype: "tmpfs", flags: [], why: "test" } as const
+      yield* MountTable.mountAll([
+        { ...row, target: "/there" },
+        { ...row, target: "/made/here" },
+      ]).pipe(Effect.provide(machine.layer))
+      machine.expectCalls([
+        'mount("t", "/there", "tmpfs", 0)',
+        'mkdir("/made/here", 0755)',
+        'mount("t", "/made/here", "tmpfs", 0)',
+      ])
+    }),
+  )
+  it("every mount of ours says what it is for", () => {
+    for (const row of [
+      ...PseudoFilesystemsStage.mounts,
+      ...EphemeralFilesystems.mounts,
+      ...CgroupsStage.mounts,
+    ]) {
+      assert.isAbove(row.why.length, 10, row.target)
+      assert.include(row.flags, "MS_NOSUID", row.target)
+    }
+  })
+})
