@@ -12,6 +12,7 @@ const page = fileURLToPath(new URL("../docs/files.md", import.meta.url))
 try {
   fs.writeFileSync(page, await Effect.runPromise(filesMarkdown(recipe)))
   console.log("docs/files.md")
+  await import("./reference.ts")
 } catch (error) {
   console.error(`docs/files.md was not written: ${error instanceof Error ? error.message : String(error)}`)
   process.exitCode = 1

@@ -129,7 +129,7 @@ const section = (module: Module, declared: ReadonlyArray<string>, one: Export): 
   const signature = signatureOf(declared, one.name)
   return [
     `## ${one.name}`,
-    `${one.kind} · [${source}:${one.line}](${up}${source}#L${one.line})`,
+    `${one.kind} · [${source}](${up}${source})`,
     ...(signature === "" ? [] : [`\`\`\`ts\n${signature}\n\`\`\``]),
     documentation(one.doc),
   ]

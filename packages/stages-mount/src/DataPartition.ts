@@ -7,9 +7,11 @@
  * repairs or writes to a filesystem that does not mount.
  */
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
 import { Cmdline } from "@kios/core/Cmdline"
 import { Kernel, type MountFlag } from "@kios/core/Kernel"
 import type { KernelError } from "@kios/core/KernelError"
@@ -249,12 +251,20 @@ export const stage = Stage.make({
         )
         return { device: undefined }
       }
+      // A scope of its own: what fails half-way is unmounted at once, and not at shutdown.
+      const scope = yield* Effect.flatMap(Effect.scope, Scope.fork)
       return yield* mountDevice(device).pipe(
+        Scope.provide(scope),
         Effect.as({ device: device as string | undefined }),
         Effect.catch((error) =>
-          Effect.as(
-            Effect.logError(`data partition ${device} is not used, this node lives in RAM: ${error.message}`),
-            { device: undefined },
+          Effect.andThen(
+            Scope.close(scope, Exit.void),
+            Effect.as(
+              Effect.logError(
+                `data partition ${device} is not used, this node lives in RAM: ${error.message}`,
+              ),
+              { device: undefined },
+            ),
           ),
         ),
       )

@@ -52,13 +52,13 @@ export const crashes = (it: Vitest.MethodsNonLive<Node>) => {
 
       const containerd = yield* killAndWait("containerd")
       yield* hello
-      const kubelet = yield* killAndWait("kubelet")
+      // It may be started more than once: it ends by itself while containerd is not back.
+      yield* killAndWait("kubelet")
       yield* hello
       yield* eventually("the kubelet's health", lines("wget -qO- http://127.0.0.1:10248/healthz"))
 
       assert.deepStrictEqual(yield* httpd, served, "the sample pod's process is the same one")
       assert.strictEqual((yield* one("/bin/containerd")).start, containerd.start, "containerd died once")
-      assert.strictEqual((yield* one("/bin/kubelet")).start, kubelet.start, "the kubelet died once")
     }),
   )
 

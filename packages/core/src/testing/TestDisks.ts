@@ -90,6 +90,7 @@ const header = (
   backup: bigint,
   entriesLba: bigint,
   entries: Uint8Array,
+  tableSectors: bigint,
   last: bigint,
 ): Buffer => {
   const block = Buffer.alloc(92)
@@ -98,8 +99,8 @@ const header = (
   block.writeUInt32LE(92, 12)
   block.writeBigUInt64LE(lba, 24)
   block.writeBigUInt64LE(backup, 32)
-  block.writeBigUInt64LE(34n, 40)
-  block.writeBigUInt64LE(last - 34n, 48)
+  block.writeBigUInt64LE(2n + tableSectors, 40)
+  block.writeBigUInt64LE(last - tableSectors - 1n, 48)
   block.writeBigUInt64LE(entriesLba, 72)
   block.writeUInt32LE(ENTRIES, 80)
   block.writeUInt32LE(ENTRY_BYTES, 84)
@@ -160,8 +161,8 @@ export const gpt = (options: {
   const backupEntries = last - BigInt(tableSectors)
   entries.copy(bytes, 2 * sector)
   entries.copy(bytes, Number(backupEntries) * sector)
-  header(1n, last, 2n, entries, last).copy(bytes, sector)
-  header(last, 1n, backupEntries, entries, last).copy(bytes, Number(last) * sector)
+  header(1n, last, 2n, entries, BigInt(tableSectors), last).copy(bytes, sector)
+  header(last, 1n, backupEntries, entries, BigInt(tableSectors), last).copy(bytes, Number(last) * sector)
   return { bytes, sectorBytes: sector, partitions, volumes }
 }
 

@@ -1,0 +1,130 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import * as TestMachine from "@kios/core/testing/TestMachine"
+import { exits, forever, ignoring, prints, type Program } from "@kios/core/testing/TestPrograms"
+import { Cgroups } from "@kios/core/capabilities/Cgroups"
+import { ContainerRuntime } from "@kios/core/capabilities/ContainerRuntime"
+import { Etc } from "@kios/core/capabilities/Etc"
+import { Hostname } from "@kios/core/capabilities/Hostname"
+import { Images } from "@kios/core/capabilities/Images"
+import { Loopback } from "@kios/core/capabilities/Loopback"
+import { Modules } from "@kios/core/capabilities/Modules"
+import { Sysctls } from "@kios/core/capabilities/Sysctls"
+import * as Kubelet from "@kios/stages-kubelet/Kubelet"
+import { KubeletConfigFile } from "@kios/stages-kubelet/KubeletConfigFile"
+
+const cgroups = {
+  root: "/cg",
+  controllers: [],
+  init: "/cg/init",
+  runtime: "/cg/runtime",
+  kubelet: "/cg/kubelet",
+}
+const before = Layer.mergeAll(
+  Layer.succeed(ContainerRuntime, { endpoint: "unix:///run/x.sock", process: undefined as never }),
+  Layer.succeed(KubeletConfigFile, { path: "/run/kios/kubelet/config.json" }),
+  Layer.succeed(Cgroups, cgroups),
+  Layer.succeed(Etc, { persistent: false }),
+  Layer.succeed(Hostname, { name: "node-7" }),
+  Layer.succeed(Images, { names: [] }),
+  Layer.succeed(Loopback, { interface: "lo" }),
+  Layer.succeed(Modules, { loaded: [] }),
+  Layer.succeed(Sysctls, { missing: [] }),
+)
+
+const start = (program: Program) =>
+  Effect.gen(function* () {
+    const machine = TestMachine.make({
+      programs: { "/bin/kubelet": program },
+      files: { "/cg/": "", "/run/kios/log/": "" },
+    })
+    yield* machine.kernel.mount({ source: "cgroup2", target: "/cg", fstype: "cgroup2", flags: [] })
+    yield* machine.kernel.makeDirectory("/cg/kubelet")
+    const scope = yield* Scope.make()
+    const fiber = yield* Layer.build(Kubelet.stage.layer).pipe(
+      Scope.provide(scope),
+      Effect.provide(Layer.merge(before, TestMachine.platform(machine))),
+      Effect.forkChild({ startImmediately: true }),
+    )
+    yield* TestClock.adjust(0)
+    return { fiber, machine, scope }
+  })
+
+describe("kubelet", () => {
+  it.effect("is started with its configuration, in its group, where the OOM killer looks late", () =>
+    Effect.gen(function* () {
+      const { machine, scope } = yield* start(forever)
+      assert.deepStrictEqual(machine.log({ only: ["spawn"] }), [
+        'spawn("/bin/kubelet", "--config=/run/kios/kubelet/config.json")',
+      ])
+      const [kubelet] = machine.processes()
+      assert.deepInclude(kubelet, { env: { PATH: "/bin" }, cgroup: "/kubelet", oomScoreAdj: -450 })
+      assert.include(machine.kmsg, "notice milestone kubelet-exec")
+      yield* Scope.close(scope, Exit.void)
+      assert.match(machine.log({ only: ["kill"] }).join(), /^kill\(\d+, SIGTERM\)$/u)
+    }),
+  )
+
+  it.effect("one that dies again and again fails the boot, with its last words", () =>
+    Effect.gen(function* () {
+      const { fiber, machine } = yield* start(prints(["E1122 run.go:72] no cgroup for me"], exits(1)))
+      yield* TestClock.adjust("3 minutes")
+      const error = yield* Effect.flip(Fiber.join(fiber))
+      assert.match(
+        error.message,
+        /^kubelet was not up within 3m: it last ended with exit code 1 after \d+ ms, saying: E1122 run\.go:72\] no cgroup for me$/u,
+      )
+      assert.isFalse(machine.kmsg.some((line) => line.includes("kubelet-healthy")))
+    }),
+  )
+
+  for (const errno of ["ENOENT", "EACCES", "ENOMEM"])
+    it.effect(`spawn: ${errno} is tried again until the time is over, and told`, () =>
+      Effect.gen(function* () {
+        const machine = TestMachine.make({
+          files: { "/cg/kubelet/cgroup.procs": "" },
+          programs: { "/bin/kubelet": forever },
+        })
+        machine.failOn("spawn", errno)
+        const fiber = yield* Effect.scoped(Layer.build(Kubelet.stage.layer)).pipe(
+          Effect.provide(Layer.merge(before, TestMachine.platform(machine))),
+          Effect.forkChild({ startImmediately: true }),
+        )
+        yield* TestClock.adjust("3 minutes")
+        const error = yield* Effect.flip(Fiber.join(fiber))
+        assert.include(error.message, `could not be started: spawn("/bin/kubelet"): ${errno}`)
+        assert.isAbove(machine.log({ only: ["spawn"] }).length, 3)
+      }),
+    )
+
+  it.effect("a manifest's error is told on the console, once for as long as it is the same", () =>
+    Effect.gen(function* () {
+      const line = (err: string) =>
+        `E1122 file.go:186] "Could not process manifest file" err="${err}" path="/m/a.yaml"`
+      const { machine, scope } = yield* start(
+        prints([line("one"), line("one"), line("two"), "other", line("one")], forever),
+      )
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(
+        machine.kmsg
+          .filter((record) => record.includes("manifest-error"))
+          .map((record) => record.replace(/^.*manifest-error /u, "")),
+        ["file=/m/a.yaml reason=one", "file=/m/a.yaml reason=two", "file=/m/a.yaml reason=one"],
+      )
+      assert.include(machine.read("/run/kios/log/kubelet.log"), 'err="two"')
+      yield* Scope.close(scope, Exit.void)
+    }),
+  )
+
+  it.effect("one that does not listen to SIGTERM is killed at shutdown", () =>
+    Effect.gen(function* () {
+      const { machine, scope } = yield* start(ignoring(["SIGTERM"]))
+      const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+      yield* TestClock.adjust("1 minute")
+      yield* Fiber.join(closing)
+      assert.strictEqual(machine.log({ only: ["kill"] }).length, 2)
+      assert.deepStrictEqual(machine.processes(), [])
+    }),
+  )
+})

@@ -1,0 +1,265 @@
+// containerd's stage, and those that rest on its client.
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import * as TestMachine from "@kios/core/testing/TestMachine"
+import { exits, forever, ignoring, leaving, prints } from "@kios/core/testing/TestPrograms"
+import { Cgroups } from "@kios/core/capabilities/Cgroups"
+import { ContainerRuntime } from "@kios/core/capabilities/ContainerRuntime"
+import { DataPartition } from "@kios/core/capabilities/DataPartition"
+import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesystems"
+import { Hostname } from "@kios/core/capabilities/Hostname"
+import { Images } from "@kios/core/capabilities/Images"
+import { PodSweep } from "@kios/core/capabilities/PodSweep"
+import * as Containerd from "@kios/stages-runtime/Containerd"
+import * as ContainerdConfig from "@kios/stages-runtime/ContainerdConfig"
+import { ContainerdClient } from "@kios/stages-runtime/containerd/ContainerdClient"
+import type { TaskStart } from "@kios/stages-runtime/containerd/TaskStarts"
+import * as ImagePreload from "@kios/stages-runtime/ImagePreload"
+import * as PodMilestones from "@kios/stages-runtime/PodMilestones"
+import * as RemainingPods from "@kios/stages-runtime/RemainingPods"
+import { makeFakeContainerd } from "./containerd/support/FakeContainerd.ts"
+import { tempDir } from "./containerd/support/http2Server.ts"
+import { earlier, up, withProc } from "./support.ts"
+
+const client = (members: Partial<ContainerdClient["Service"]>) =>
+  Layer.succeed(ContainerdClient, members as ContainerdClient["Service"])
+
+describe("containerd", () => {
+  const before = Layer.mergeAll(
+    earlier(),
+    Layer.succeed(EphemeralFilesystems, { mounted: [] }),
+    Layer.succeed(DataPartition, { device: undefined }),
+    Layer.succeed(PodSweep, { graceMs: 0 }),
+    Layer.succeed(Cgroups, {
+      root: "/cg",
+      controllers: [],
+      init: "/cg/init",
+      runtime: "/cg/runtime",
+      kubelet: "/cg/kubelet",
+    }),
+  )
+  const machineWith = (programs: TestMachine.TestMachineOptions["programs"]) =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make({
+        programs: programs ?? {},
+        files: { "/cg/": "", "/run/kios/log/": "" },
+      })
+      yield* machine.kernel.mount({ source: "cgroup2", target: "/cg", fstype: "cgroup2", flags: [] })
+      yield* machine.kernel.makeDirectory("/cg/runtime")
+      return machine
+    })
+
+  it.live("is up when its API answers, and is stopped with its scope", () =>
+    Effect.gen(function* () {
+      const fake = yield* makeFakeContainerd(`${yield* tempDir}/c.sock`)
+      const machine = yield* machineWith({ "/bin/containerd": prints(["starting containerd"], forever) })
+      const config = { ...ContainerdConfig.reference, address: fake.address }
+      const scope = yield* Scope.make()
+      const services = yield* up(Containerd.make(config), machine, before).pipe(
+        Scope.provide(scope),
+        Effect.timeout("10 seconds"),
+      )
+      assert.strictEqual(Context.get(services, ContainerRuntime).endpoint, `unix://${fake.address}`)
+      assert.deepStrictEqual(machine.log({ only: ["spawn"] }), [
+        'spawn("/bin/containerd", "--config", "/run/kios/containerd.toml")',
+      ])
+      assert.deepInclude(machine.processes()[0], {
+        cgroup: "/runtime",
+        oomScoreAdj: -999,
+        env: { PATH: "/bin" },
+      })
+      assert.strictEqual(machine.read("/run/kios/containerd.toml"), ContainerdConfig.render(config))
+      assert.strictEqual(machine.modeOf("/run/kios/containerd.toml"), 0o600)
+      assert.strictEqual(machine.read("/run/kios/log/containerd.log"), "starting containerd\n")
+      assert.deepStrictEqual(
+        machine.kmsg.filter((line) => line.includes("milestone")),
+        ["notice milestone containerd-exec", "notice milestone containerd-ready"],
+      )
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(machine.processes(), [])
+    }),
+  )
+
+  it.effect("one that dies again and again fails the boot, with its last words", () =>
+    Effect.gen(function* () {
+      const machine = yield* machineWith({
+        "/bin/containerd": prints(["containerd: invalid config"], exits(1)),
+      })
+      const config = { ...ContainerdConfig.reference, address: `${yield* tempDir}/none.sock` }
+      const fiber = yield* Effect.forkChild(Effect.scoped(up(Containerd.make(config), machine, before)), {
+        startImmediately: true,
+      })
+      yield* TestClock.adjust("2 minutes")
+      const error = yield* Effect.flip(Fiber.join(fiber))
+      assert.match(
+        (error as Error).message,
+        /^containerd was not up within 2m: .*exit code 1.*saying: containerd: invalid config$/u,
+      )
+    }),
+  )
+
+  for (const errno of ["ENOSPC", "EROFS"])
+    it.effect(`its configuration cannot be written: ${errno} is a failed boot`, () =>
+      Effect.gen(function* () {
+        const machine = yield* machineWith({ "/bin/containerd": forever })
+        machine.failOn("writeFile", errno)
+        const error = yield* Effect.flip(
+          Effect.scoped(up(Containerd.make(ContainerdConfig.reference), machine, before)),
+        )
+        assert.strictEqual((error as { readonly errno?: string }).errno, errno)
+        assert.deepStrictEqual(machine.log({ only: ["spawn"] }), [])
+      }),
+    )
+})
+
+describe("image-preload", () => {
+  const files = {
+    "/lib/kios/images/a.tar": "",
+    "/lib/kios/images/broken.tar": "",
+    "/lib/kios/images/c.tar": "",
+    "/lib/kios/images/README": "",
+  }
+  const importing = (asked: Array<string>) =>
+    client({
+      importImage: ({ archive }) => {
+        asked.push(archive)
+        return archive.includes("broken")
+          ? Effect.fail(new Error("unexpected EOF") as never)
+          : Effect.succeed([{ name: `image of ${archive}` }] as never)
+      },
+    })
+  it.effect("imports every archive, and skips a broken one by name", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make({ files })
+      const asked: Array<string> = []
+      const services = yield* up(ImagePreload.stage, machine, importing(asked))
+      assert.deepStrictEqual(
+        asked,
+        ["a", "broken", "c"].map((name) => `/lib/kios/images/${name}.tar`),
+      )
+      assert.deepStrictEqual(Context.get(services, Images).names, [
+        "image of /lib/kios/images/a.tar",
+        "image of /lib/kios/images/c.tar",
+      ])
+      assert.include(machine.kmsg, "err error image archive broken.tar was skipped: unexpected EOF")
+      assert.include(machine.kmsg, "notice milestone images-ready count=2")
+    }),
+  )
+  it.effect("an image without archives has none", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make()
+      const services = yield* up(ImagePreload.stage, machine, importing([]))
+      assert.deepStrictEqual(Context.get(services, Images).names, [])
+    }),
+  )
+})
+
+describe("pod-milestones", () => {
+  const start = (podName: string | undefined, kind: TaskStart["kind"] = "container"): TaskStart => ({
+    containerId: "c",
+    pid: 2,
+    startedAt: undefined,
+    labels: {},
+    image: "",
+    kind,
+    podName,
+    podNamespace: "default",
+    containerName: "main",
+  })
+  it.effect("each pod once, by its manifest's name, and no sandboxes", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make()
+      const starts = [
+        start("hello-node-7"),
+        start("hello-node-7"),
+        start("pause", "sandbox"),
+        start(undefined),
+        start("other"),
+      ]
+      yield* up(
+        PodMilestones.stage,
+        machine,
+        Layer.merge(
+          client({ taskStarts: Stream.fromIterable(starts) }),
+          Layer.succeed(Hostname, { name: "node-7" }),
+        ),
+      )
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(machine.kmsg, [
+        "notice milestone pod-running pod=default/hello",
+        "notice milestone pod-running pod=default/other",
+      ])
+    }),
+  )
+})
+
+describe("remaining-pods", () => {
+  const before = Layer.merge(earlier(), Layer.succeed(DataPartition, { device: undefined }))
+  const ended = (programs: TestMachine.TestMachineOptions["programs"], mounts: ReadonlyArray<string> = []) =>
+    Effect.gen(function* () {
+      const machine = yield* withProc({ programs: programs ?? {} })
+      for (const target of mounts) {
+        yield* machine.kernel.makeDirectory(target)
+        yield* machine.kernel.mount({ source: "pod", target, fstype: "tmpfs", flags: [] })
+      }
+      const scope = yield* Scope.make()
+      yield* Scope.provide(up(RemainingPods.stage, machine, before), scope)
+      for (const command of Object.keys(programs ?? {}))
+        yield* machine.kernel.spawn({ command, args: [], env: {} })
+      yield* TestClock.adjust(0)
+      const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+      return { machine, closing, kills: () => machine.log({ only: ["kill"] }) }
+    })
+  it.effect("does nothing while the node runs, and nothing at shutdown when nobody is left", () =>
+    Effect.gen(function* () {
+      const { closing, kills } = yield* ended({})
+      yield* Fiber.join(closing)
+      assert.deepStrictEqual(kills(), [])
+    }),
+  )
+  it.effect("SIGTERM is enough for those who listen", () =>
+    Effect.gen(function* () {
+      const { closing, kills, machine } = yield* ended({ "/a": forever, "/b": forever })
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(closing)
+      assert.deepStrictEqual(kills(), ["kill(-1, SIGTERM)"])
+      assert.deepStrictEqual(machine.processes(), [])
+    }),
+  )
+  it.effect("SIGKILL comes after the grace, for those who do not", () =>
+    Effect.gen(function* () {
+      const { closing, kills } = yield* ended({
+        "/a": ignoring(["SIGTERM"]),
+        "/b": leaving([ignoring(["SIGTERM"])], forever),
+      })
+      yield* TestClock.adjust("2900 millis")
+      assert.deepStrictEqual(kills(), ["kill(-1, SIGTERM)"])
+      yield* TestClock.adjust("6 seconds")
+      yield* Fiber.join(closing)
+      assert.deepStrictEqual(kills(), ["kill(-1, SIGTERM)", "kill(-1, SIGKILL)"])
+    }),
+  )
+  const pods = ["/run/containerd/a/rootfs", "/var/lib/kubelet/pods/x/volumes/v", "/run/netns/n", "/srv/kept"]
+  it.effect("what pods mounted is unmounted, last first, and nothing else", () =>
+    Effect.gen(function* () {
+      const { closing, machine } = yield* ended({}, pods)
+      yield* Fiber.join(closing)
+      assert.deepStrictEqual(
+        machine.log({ only: ["umount"] }),
+        ["/run/netns/n", "/var/lib/kubelet/pods/x/volumes/v", "/run/containerd/a/rootfs"].map(
+          (target) => `umount2("${target}", 0)`,
+        ),
+      )
+      assert.isDefined(machine.mountAt("/srv/kept"))
+    }),
+  )
+  it("finds them in mountinfo, also those with blanks in their names", () => {
+    assert.deepStrictEqual(
+      RemainingPods.podMounts(
+        "22 1 0:1 / /var/lib/kubelet/a\\040b rw - tmpfs t rw\n23 1 0:1 / /var rw - tmpfs t rw\nodd\n",
+      ),
+      ["/var/lib/kubelet/a b"],
+    )
+  })
+})
