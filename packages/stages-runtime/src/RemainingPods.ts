@@ -20,11 +20,25 @@ const GRACE = Duration.seconds(3)
 // Where the runtime and the kubelet mount for pods.
 const directories = ["/run/containerd/", "/run/netns/", "/var/lib/containerd/", "/var/lib/kubelet/"]
 
+/**
+ * Mount points of pods in a mountinfo text, last mounted first.
+ *
+ * @example
+ * ```ts
+ * import * as RemainingPods from "@kios/stages-runtime/RemainingPods"
+ *
+ * RemainingPods.podMounts("36 35 0:32 / /run/netns/a rw shared:1 - nsfs nsfs rw") // ["/run/netns/a"]
+ * ```
+ */
+export const podMounts = (mountinfo: string): ReadonlyArray<string> =>
+  Teardown.parseMountinfo(mountinfo)
+    .map(({ target }) => target)
+    .filter((target) => directories.some((directory) => target.startsWith(directory)))
+    .toReversed()
+
 const unmountPods = Effect.gen(function* () {
   const kernel = yield* Kernel
-  const mounts = Teardown.parseMountinfo(yield* kernel.readText("/proc/self/mountinfo"))
-  for (const { target } of mounts.toReversed()) {
-    if (!directories.some((directory) => target.startsWith(directory))) continue
+  for (const target of podMounts(yield* kernel.readText("/proc/self/mountinfo"))) {
     // A mount that is busy, or went with its parent, must not keep the rest.
     yield* Effect.catch(kernel.umount(target), () => Effect.ignore(kernel.umount(target, ["MNT_DETACH"])))
   }
