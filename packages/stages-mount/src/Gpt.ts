@@ -105,7 +105,7 @@ const UNUSED = "00000000-0000-0000-0000-000000000000"
 const guid = (bytes: Buffer): string => {
   const hex = (from: number, to: number) => bytes.toString("hex", from, to)
   const swapped = (from: number, to: number) =>
-    Buffer.from(bytes.subarray(from, to)).reverse().toString("hex")
+    Buffer.from(bytes.subarray(from, to).toReversed()).toString("hex")
   return `${swapped(0, 4)}-${swapped(4, 6)}-${swapped(6, 8)}-${hex(8, 10)}-${hex(10, 16)}`
 }
 

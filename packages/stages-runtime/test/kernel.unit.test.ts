@@ -40,6 +40,13 @@ describe("ModulesDep", () => {
       ],
     ])
   })
+  it("the farthest first, as depmod lists them, also where their own lines do not say so", () => {
+    const flat = ModulesDep.parse("a.ko: near.ko far.ko\nnear.ko:\nfar.ko:\n")
+    assert.deepStrictEqual(
+      ModulesDep.order(flat, ["a"]).load.map((entry) => entry.name),
+      ["far", "near", "a"],
+    )
+  })
   it("a circle ends", () => assert.deepStrictEqual(order("x"), [["y", "x"], []]))
   it.prop(
     "whatever the file says, every module is loaded once and after those that are in it",

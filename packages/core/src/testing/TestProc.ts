@@ -36,7 +36,12 @@ class ProcDirectory extends KernelDirectory {
     const directory = new KernelDirectory("ENOENT", "ENOENT")
     directory.name = name
     directory.parent = this
-    directory.add("cmdline", new ControlFile(() => [process.command, ...process.args, ""].join("\0")))
+    directory.add(
+      "cmdline",
+      new ControlFile(() =>
+        process.status === undefined ? [process.command, ...process.args, ""].join("\0") : "",
+      ),
+    )
     directory.add(
       "oom_score_adj",
       new ControlFile(
@@ -47,6 +52,24 @@ class ProcDirectory extends KernelDirectory {
           process.oomScoreAdj = score
         },
       ),
+    )
+    // proc_pid_stat(5): the first fields are those that people read, the rest is there so that it is whole.
+    directory.add(
+      "stat",
+      new ControlFile(() => {
+        const name = process.command.split("/").at(-1)?.slice(0, 15) ?? ""
+        const state = process.status === undefined ? "S" : "Z"
+        const rest = [
+          process.parent,
+          process.pid,
+          process.pid,
+          0,
+          -1,
+          0x400000,
+          ...Array.from({ length: 43 }, () => 0),
+        ]
+        return `${process.pid} (${name}) ${state} ${rest.join(" ")}\n`
+      }),
     )
     directory.add("cgroup", new ControlFile(() => `0::${process.cgroup ?? "/"}\n`))
     return directory

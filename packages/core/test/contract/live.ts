@@ -31,5 +31,8 @@ const main = Effect.gen(function* () {
 })
 Effect.runPromise(main.pipe(Effect.provide(LinuxKernel.layer()))).finally(() => {
   clearInterval(keepAlive)
+  // Empty: what was in them were mounts of this namespace.
+  for (const name of fs.readdirSync(base)) fs.rmdirSync(`${base}/${name}`)
+  fs.rmdirSync(base)
   process.exit(0)
 })
