@@ -213,22 +213,18 @@ export const outOfDate = (made: ReadonlyMap<string, string>): ReadonlyArray<stri
   ...onDisk().filter((page) => !made.has(page)),
 ]
 
-if (import.meta.main) {
+/** Writes what changed, removes what is superfluous, and returns the pages that it touched. */
+export const writeReference = (): ReadonlyArray<string> => {
   const made = makeReference()
   const stale = outOfDate(made)
-  if (process.argv.includes("--check")) {
-    for (const page of stale) console.error(`docs/reference/${page} is out of date: npm run docs`)
-    process.exitCode = stale.length === 0 ? 0 : 1
-  } else {
-    for (const page of stale) {
-      const text = made.get(page)
-      const file = path.join(pages, page)
-      if (text === undefined) fs.rmSync(file)
-      else {
-        fs.mkdirSync(path.dirname(file), { recursive: true })
-        fs.writeFileSync(file, text)
-      }
+  for (const page of stale) {
+    const text = made.get(page)
+    const file = path.join(pages, page)
+    if (text === undefined) fs.rmSync(file)
+    else {
+      fs.mkdirSync(path.dirname(file), { recursive: true })
+      fs.writeFileSync(file, text)
     }
-    console.log(`docs/reference: ${made.size} pages, ${stale.length} changed`)
   }
+  return stale
 }
