@@ -1,9 +1,7 @@
 /**
  * The API reference: a page for each public module, made from its doc comments
  * and from the declarations that the compiler derives.
- *
- *   node --conditions=@kios/source scripts/reference.ts           writes docs/reference
- *   node --conditions=@kios/source scripts/reference.ts --check   fails when it is out of date
+ * `npm run docs` writes it; a test fails when it is out of date.
  */
 import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
