@@ -1,19 +1,28 @@
 /**
  * QEMU, console, milestones and probe against a real kernel with a BusyBox
- * guest made here. Needs KIOS_VM_KERNEL (a bzImage with virtio_console built in,
- * e.g. Debian's cloud kernel) and KIOS_VM_BUSYBOX (a static BusyBox).
+ * guest made here, both of them components of the reference distro.
  */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
+import { components } from "../../src/components/catalog.ts"
+import { ComponentStore } from "../../src/components/ComponentStore.ts"
+import { filePath } from "../../src/components/Resolved.ts"
 import * as Probe from "../../src/vm/Probe.ts"
 import * as VmRun from "../../src/vm/VmRun.ts"
 
-const kernel = process.env["KIOS_VM_KERNEL"] ?? ""
-const busybox = process.env["KIOS_VM_BUSYBOX"] ?? ""
-const withGuest = it.live.skipIf(kernel === "" || busybox === "")
+const [kernel, busybox] = await Effect.runPromise(
+  Effect.gen(function* () {
+    const store = yield* ComponentStore
+    const catalog = yield* components("x86_64")
+    return [
+      filePath(yield* store.resolve(catalog.kernel), "boot/vmlinuz"),
+      filePath(yield* store.resolve(catalog.busybox), "bin/busybox"),
+    ] as const
+  }).pipe(Effect.provide(ComponentStore.live)),
+)
 
 const init = `#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -60,7 +69,7 @@ const guest = (ballast = 0) =>
 
 const machine = { efi: kernel, boot: "direct", cmdline: "console=ttyS0 panic=-1" } as const
 
-withGuest("boots, reports, runs scripts, powers off", () =>
+it.live("boots, reports, runs scripts, powers off", () =>
   Effect.gen(function* () {
     const { initrd } = yield* guest()
     const booted = yield* VmRun.boot({
@@ -100,7 +109,7 @@ withGuest("boots, reports, runs scripts, powers off", () =>
   }),
 )
 
-withGuest("says that memory is short", () =>
+it.live("says that memory is short", () =>
   Effect.gen(function* () {
     const { initrd } = yield* guest(120 * 2 ** 20)
     const verdict = yield* VmRun.run({

@@ -83,7 +83,8 @@ export const startContainerd = (binary: string, dir: string) =>
         const log = fs.openSync(`${dir}/log`, "a")
         child = spawn(binary, ["--config", `${dir}/config.toml`], {
           stdio: ["ignore", log, log],
-          env: { PATH: `${shim}:${process.env["PATH"]}` },
+          // The tests make their containers without CRI, so that runc is looked up by name.
+          env: { PATH: `${shim}:${path.dirname(companion(binary, "runc"))}:${process.env["PATH"]}` },
         })
         child.on("error", () => {})
         fs.closeSync(log)
