@@ -1,6 +1,6 @@
 // Prepares this checkout and machine, then does what was asked for:
 //
-//   node scripts/bootstrap.mjs start | test | bench | soak | check | docs
+//   node scripts/bootstrap.mjs start | test | bench | check | docs
 //
 // Runs on the machine's own Node (20 or newer) and on nothing else: the first
 // thing it does is to install the rest. In order:
@@ -110,7 +110,6 @@ const tasks = {
   check: ["--conditions=@kios/source", "scripts/test.ts", "--only", "check"],
   bench: ["--conditions=@kios/source", "bench/bench.ts"],
   docs: ["--conditions=@kios/source", "scripts/docs.ts"],
-  soak: ["--conditions=@kios/source", "scripts/test.ts", "--soak"],
 }
 
 if (!Object.hasOwn(tasks, task ?? ""))

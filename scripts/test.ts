@@ -3,7 +3,6 @@
  * Ends with one line, `N passed, N failed`, in which each check counts as one.
  *
  *   --only NAME   check, image, unit, kernel or vm
- *   --soak        the long versions too (KIOS_SOAK=1)
  */
 import { spawn } from "node:child_process"
 import * as fs from "node:fs"
@@ -14,7 +13,6 @@ const root = path.join(path.dirname(fileURLToPath(import.meta.url)), "..")
 const bin = (name: string) => path.join(root, "node_modules/.bin", name)
 const cache = path.join(root, "node_modules/.cache/kios-test")
 const only = process.argv.includes("--only") ? process.argv[process.argv.indexOf("--only") + 1] : undefined
-const soak = process.argv.includes("--soak")
 
 interface Count {
   readonly passed: number
@@ -22,13 +20,9 @@ interface Count {
   readonly skipped: number
 }
 
-const run = (
-  command: string,
-  args: ReadonlyArray<string>,
-  env: Readonly<Record<string, string>> = {},
-): Promise<number> =>
+const run = (command: string, args: ReadonlyArray<string>): Promise<number> =>
   new Promise((resolve) => {
-    const child = spawn(command, [...args], { cwd: root, stdio: "inherit", env: { ...process.env, ...env } })
+    const child = spawn(command, [...args], { cwd: root, stdio: "inherit" })
     child.on("error", (error) => {
       console.error(`${command}: ${error.message}`)
       resolve(1)
@@ -58,19 +52,15 @@ const suite = async (project: string): Promise<Count> => {
   const report = path.join(cache, `${project}.json`)
   fs.rmSync(report, { force: true })
   const vitest = path.join(root, "node_modules/vitest/vitest.mjs")
-  const code = await run(
-    process.execPath,
-    [
-      vitest,
-      "run",
-      "--project",
-      project,
-      "--reporter=default",
-      "--reporter=json",
-      `--outputFile.json=${report}`,
-    ],
-    soak ? { KIOS_SOAK: "1" } : {},
-  )
+  const code = await run(process.execPath, [
+    vitest,
+    "run",
+    "--project",
+    project,
+    "--reporter=default",
+    "--reporter=json",
+    `--outputFile.json=${report}`,
+  ])
   if (!fs.existsSync(report)) {
     console.error(`${project}: vitest wrote no report (exit code ${code})`)
     return { passed: 0, failed: 1, skipped: 0 }
