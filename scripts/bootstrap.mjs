@@ -36,6 +36,8 @@ const programs = {
 const files = {
   "/usr/share/OVMF/OVMF_CODE_4M.fd": "ovmf",
   "/usr/include/seccomp.h": "libseccomp-dev",
+  // gcc only recommends it.
+  "/usr/include/stdlib.h": "libc6-dev",
   "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
   "/etc/ssl/certs/ca-certificates.crt": "ca-certificates",
 }
