@@ -27,6 +27,16 @@ export class NotReached extends Data.TaggedError("NotReached")<{
   }
 }
 
+/** The machine ended by itself after it was up, and not by powering off. */
+export class MachineStopped extends Data.TaggedError("MachineStopped")<{
+  readonly how: string
+  readonly lastLine: string
+}> {
+  override get message(): string {
+    return `the machine stopped (${this.how}); the last line of its console: ${this.lastLine}`
+  }
+}
+
 /** A file given on the command line is not what it should be. */
 export class BadInput extends Data.TaggedError("BadInput")<{
   readonly file: string
@@ -165,7 +175,22 @@ type Flags = { readonly [K in keyof typeof flags]: (typeof flags)[K] extends Fla
 const run = Effect.fnUntraced(function* (options: Flags) {
   const output = yield* Output
   const efi = path.resolve(options.efi)
+  // Only the reference distro is built here, and only where it belongs: nobody's own EFI is overwritten.
+  const reference = efi === path.resolve(defaultEfi)
+  if (!reference && options.build) {
+    return yield* new BadInput({ file: options.efi, reason: `--build makes ${defaultEfi} and nothing else` })
+  }
+  if (!reference && !fs.existsSync(efi))
+    return yield* new BadInput({ file: options.efi, reason: "does not exist" })
   if (options.build || !fs.existsSync(efi)) yield* buildReference(efi)
+  const names = options.manifest.map((file) => path.basename(file))
+  const twice = options.manifest.find((file, index) => names.indexOf(path.basename(file)) !== index)
+  if (twice !== undefined) {
+    return yield* new BadInput({
+      file: twice,
+      reason: "another --manifest has the same file name; rename one",
+    })
+  }
   if (options.manifest.length > 0 && options.disk.length > 0) {
     return yield* new BadInput({
       file: "--manifest",
@@ -191,10 +216,9 @@ const run = Effect.fnUntraced(function* (options: Flags) {
     noReboot: true,
   })
   // Somebody else's EFI need not have the sample pod.
-  const standard: Until =
-    options.efi === defaultEfi
-      ? { kind: "pod", name: "default/hello" }
-      : { kind: "milestone", name: "boot-complete" }
+  const standard: Until = reference
+    ? { kind: "pod", name: "default/hello" }
+    : { kind: "milestone", name: "boot-complete" }
   const untils = options.until.length > 0 ? options.until : [standard]
   output.line(
     `booting ${options.efi} (${machine.vm.accelerator._tag}, ${options.memory} MiB, ${options.cpus} CPUs)`,
@@ -225,7 +249,12 @@ const run = Effect.fnUntraced(function* (options: Flags) {
   output.line("The node has no shell; it is configured by pods. Ctrl-C stops it.")
   output.object({ event: "ready", forwards: machine.vm.forwards })
   const ended = yield* machine.vm.exit
-  output.line(`the machine has stopped (${ended.shutdownReason ?? ended.signal ?? `code ${ended.code}`})`)
+  const how = ended.shutdownReason ?? ended.signal ?? `code ${ended.code}`
+  // A node that was told to power off has done what it should; anything else is a crash.
+  if (ended.shutdownReason !== "guest-shutdown") {
+    return yield* new MachineStopped({ how, lastLine: machine.vm.console.tail(1)[0]?.text ?? "" })
+  }
+  output.line(`the machine has powered off (${how})`)
 })
 
 export const runCommand = Command.make("run", flags, (options) =>

@@ -62,7 +62,7 @@ export interface BootReportShape {
   readonly stageFailed: (stage: string, reason: string, criticality: Criticality) => Effect.Effect<void>
   readonly stageSkipped: (stage: string, reason: string, facts?: StageFacts) => Effect.Effect<void>
   readonly stageInterrupted: (stage: string) => Effect.Effect<void>
-  /** Records a milestone, once: the same name and attributes a second time are ignored. */
+  /** Records a milestone, once: the same name and attributes a second time are ignored, and so is all beyond the first thousand. */
   readonly milestone: (name: string, attributes?: Readonly<Record<string, string>>) => Effect.Effect<void>
   /** The report so far. */
   readonly current: Effect.Effect<BootRecord>
@@ -84,6 +84,9 @@ export const formatAttributes = (attributes: Readonly<Record<string, string>>): 
   Object.entries(attributes)
     .map(([key, value]) => `${key}=${/^[\w./:@+-]+$/u.test(value) ? value : JSON.stringify(value)}`)
     .join(" ")
+
+// The report is rewritten with each, and PID 1 lives for years.
+const MAX_MILESTONES = 1000
 
 const unstated: StageFacts = { criticality: "required", requires: [] }
 
@@ -147,7 +150,7 @@ export class BootReport extends Context.Service<BootReport, BootReportShape>()("
         milestone: (name, attributes = {}) =>
           Effect.suspend(() => {
             const text = `milestone ${name} ${formatAttributes(attributes)}`.trimEnd()
-            if (seen.has(text)) return Effect.void
+            if (seen.has(text) || milestones.length >= MAX_MILESTONES) return Effect.void
             seen.add(text)
             return Effect.flatMap(now, (atMs) => {
               milestones.push({ name, atMs, attributes })

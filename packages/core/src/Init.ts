@@ -20,11 +20,14 @@
  */
 import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { BootReport, formatAttributes } from "./BootReport.ts"
+import { split } from "./Cmdline.ts"
 import { Kernel, type RebootCommand, type Signal } from "./Kernel.ts"
 import { device, Kmsg, loggerLayer, type KmsgShape } from "./Kmsg.ts"
 import * as LinuxKernel from "./linux/LinuxKernel.ts"
@@ -99,9 +102,32 @@ const main = <S extends Stages>(options: InitOptions<S>): void => {
           return yield* down(kernel, kmsg, "RESTART", true)
         }),
       ),
+      // Going down in order has failed as well. The kernel's own panic, with
+      // its `panic=`, is what is left, and it comes when PID 1 exits.
+      Effect.catchCause((cause) =>
+        Effect.sync(() => {
+          kmsg.writeUnsafe("emerg", `error init: ${Cause.pretty(cause)}`)
+          process.exit(1)
+        }),
+      ),
     ),
   )
 }
+
+/**
+ * Waits for an effect no longer than `duration`. The effect runs in a fiber of
+ * its own: a plain timeout would wait for what cannot be interrupted, such as
+ * the release of a resource, and that is what may hang.
+ */
+const bounded = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  duration: Duration.Input,
+  late: Effect.Effect<void>,
+): Effect.Effect<void, never, R> =>
+  Effect.gen(function* () {
+    const fiber = yield* Effect.forkDetach(effect)
+    yield* Fiber.await(fiber).pipe(Effect.asVoid, Effect.timeoutOrElse({ duration, orElse: () => late }))
+  })
 
 const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions<S>) {
   const kernel = yield* Kernel
@@ -138,7 +164,10 @@ const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions
     return yield* Deferred.await(asked)
   })
 
-  const outcome = yield* Effect.exit(Effect.raceFirst(node, Deferred.await(asked)))
+  // A fiber of its own, so that a stage that hangs does not hold up a request to stop.
+  const booting = yield* Effect.forkDetach(node)
+  const outcome = yield* Effect.exit(Effect.raceFirst(Fiber.join(booting), Deferred.await(asked)))
+  yield* bounded(Fiber.interrupt(booting), "5 seconds", Effect.void)
   const failed = Exit.isFailure(outcome)
   if (Exit.isFailure(outcome)) {
     const error = Cause.squash(outcome.cause) as Partial<StageFailed> & Error
@@ -149,20 +178,21 @@ const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions
   } else {
     yield* kmsg.write("notice", `shutting down ${formatAttributes({ action: outcome.value })}`)
   }
-  yield* Scope.close(scope, Exit.void).pipe(
-    Effect.timeoutOrElse({
-      duration: RELEASE_DEADLINE,
-      orElse: () =>
-        kmsg.write(
-          "err",
-          `error shutdown: stages were not released within ${RELEASE_DEADLINE}, going down without them`,
-        ),
-    }),
+  yield* bounded(
+    Scope.close(scope, Exit.void),
+    RELEASE_DEADLINE,
+    kmsg.write(
+      "err",
+      `error shutdown: stages were not released within ${RELEASE_DEADLINE}, going down without them`,
+    ),
   )
   // In a test this process is not the machine's init, and the others are not its own.
   if (process.pid === 1) {
-    yield* Teardown.endProcesses()
-    yield* Teardown.unmountAll
+    yield* bounded(
+      Effect.andThen(Teardown.endProcesses(), Teardown.unmountAll),
+      RELEASE_DEADLINE,
+      kmsg.write("err", `error shutdown: not everything was unmounted within ${RELEASE_DEADLINE}`),
+    )
   }
   return yield* down(kernel, kmsg, Exit.isSuccess(outcome) ? outcome.value : "RESTART", failed)
 })
@@ -179,11 +209,14 @@ const keepReport = Effect.gen(function* () {
   return yield* Effect.forever(Effect.andThen(report.changed, write))
 })
 
+/** What `panic=` says; the kubelet overwrites kernel.panic, so that file comes second. */
 const panicSeconds = (kernel: Kernel["Service"]): Effect.Effect<number> =>
-  kernel.readText("/proc/sys/kernel/panic").pipe(
-    Effect.map((text) => Number.parseInt(text, 10)),
-    Effect.catch(() => Effect.succeed(10)),
-  )
+  Effect.gen(function* () {
+    const cmdline = yield* Effect.orElseSucceed(kernel.readText("/proc/cmdline"), () => "")
+    const sysctl = yield* Effect.orElseSucceed(kernel.readText("/proc/sys/kernel/panic"), () => "")
+    const asked = split(cmdline.trim()).findLast(([key]) => key === "panic")?.[1]
+    return [asked, sysctl].map((text) => Number.parseInt(text ?? "", 10)).find(Number.isInteger) ?? 10
+  })
 
 /** sync(2), the wait that kernel.panic asks for after a failure, reboot(2). Does not return. */
 const down = (
@@ -193,7 +226,7 @@ const down = (
   failed: boolean,
 ): Effect.Effect<never> =>
   Effect.gen(function* () {
-    yield* kernel.sync.pipe(Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => Effect.void }))
+    yield* bounded(kernel.sync, "30 seconds", Effect.void)
     if (failed) {
       const seconds = yield* panicSeconds(kernel)
       if (seconds === 0) {
@@ -201,6 +234,8 @@ const down = (
           "crit",
           "error boot failed and panic=0: staying here; reset the machine to try again",
         )
+        // Nobody listens any more: Ctrl-Alt-Del is the kernel's again.
+        yield* Effect.ignore(kernel.reboot("CAD_ON"))
         return yield* Effect.never
       }
       if (seconds > 0) {
@@ -224,7 +259,11 @@ const refuseToDie = (kmsg: KmsgShape, kernel: Kernel["Service"]): void => {
   process.on("unhandledRejection", tell("unhandled rejection"))
   process.on("exit", (code) => {
     kmsg.writeUnsafe("crit", `error init: was about to exit with code ${code}: rebooting`)
-    Effect.runSync(Effect.ignore(kernel.reboot("RESTART")))
+    try {
+      Effect.runSync(Effect.ignore(kernel.reboot("RESTART")))
+    } catch {
+      // The exit goes on, the kernel panics, and `panic=` decides.
+    }
   })
   setInterval(() => {}, 2 ** 31 - 1)
 }

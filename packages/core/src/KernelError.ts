@@ -71,6 +71,7 @@ const hints: Readonly<Record<string, string>> = {
   "sethostname EPERM": "CAP_SYS_ADMIN is missing",
   "reboot EPERM": "CAP_SYS_BOOT is missing",
   EACCES: "permission denied",
+  ELIBACC: "koffi's addon could not be loaded: it is missing, damaged, or for another machine",
   EMFILE: "this process has too many open files: raise RLIMIT_NOFILE",
   ENFILE: "the machine has too many open files: raise fs.file-max",
   ENOMEM: "out of memory",

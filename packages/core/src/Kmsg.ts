@@ -55,7 +55,9 @@ const MAX_RECORD = 960
  */
 export const formatRecord = (severity: Severity, text: string): string => {
   const line = text.replaceAll(/\s*\n\s*/gu, " | ")
-  const cut = line.length > MAX_RECORD ? `${line.slice(0, MAX_RECORD)}...` : line
+  const bytes = Buffer.from(line)
+  // The kernel counts bytes; one cut in the middle of a character becomes a replacement character.
+  const cut = bytes.length > MAX_RECORD ? `${bytes.toString("utf8", 0, MAX_RECORD)}...` : line
   return `<${FACILITY | severities[severity]}>kios: ${cut}\n`
 }
 
@@ -131,6 +133,11 @@ export const device = (path: string): KmsgShape => {
       fs.writeSync(fd, formatRecord(severity, text))
     } catch {
       // No device (yet), or it refuses: the next record tries again.
+      try {
+        if (fd !== undefined) fs.closeSync(fd)
+      } catch {
+        // It was no longer open.
+      }
       fd = undefined
     }
   })

@@ -11,7 +11,7 @@ import type * as Duration from "effect/Duration"
 import type * as Layer from "effect/Layer"
 import type * as Schedule from "effect/Schedule"
 import type { BootReport } from "./BootReport.ts"
-import type { Kernel } from "./Kernel.ts"
+import type { Kernel, KernelShape } from "./Kernel.ts"
 import type { Kmsg } from "./Kmsg.ts"
 import type { Supervisor } from "./Supervisor.ts"
 
@@ -23,6 +23,24 @@ export type Platform = Kernel | BootReport | Supervisor | Kmsg
  * the stages that need it are skipped and the boot goes on.
  */
 export type Criticality = "required" | "optional"
+
+/**
+ * A call to the {@link Kernel} that a stage comes up without, as data:
+ * `@kios/core/testing/ErrnoSweep` holds the stage to it.
+ */
+export interface Tolerance {
+  readonly operation: keyof KernelShape
+  /** What the call is about (a file, a mount's target); default: whatever it is. */
+  readonly path?: RegExp
+  /** Names of errno(3); default: any. */
+  readonly errno?: ReadonlyArray<string>
+  /** Why the node is of use without it. */
+  readonly because: string
+  /** Nobody is told: it is no fault. Otherwise a warning or an error in the log names the errno. */
+  readonly silent?: boolean
+  /** Stages that can not come up for want of what the call would have done. */
+  readonly breaks?: ReadonlyArray<string>
+}
 
 /** The key of any service: what `requires` and `provides` list. */
 // oxlint-disable-next-line typescript/no-explicit-any -- a key of any service
@@ -61,6 +79,8 @@ export interface Stage<
   readonly timeout: Duration.Input
   /** When to try again after a failure; undefined: never. */
   readonly retry: Schedule.Schedule<unknown> | undefined
+  /** Calls that it comes up without; any other that fails is the stage's failure. */
+  readonly tolerates: ReadonlyArray<Tolerance>
   /** One line for people: what the stage does. */
   readonly description: string
   readonly layer: Layer.Layer<ServiceOf<Provides>, E, ServiceOf<Requires> | Env>
@@ -76,7 +96,8 @@ export type Any = Stage<string, ServiceKey, any, ServiceKey, Criticality, any>
  *
  * `wants` orders without needing: the stage starts when what it wants has come
  * up, has failed, or is in nobody's list; its layer asks with
- * `Effect.serviceOption`. `timeout` defaults to 30 seconds, `criticality` to `required`. The layer may
+ * `Effect.serviceOption`. `timeout` defaults to 30 seconds, `criticality` to `required`, `tolerates` to
+ * nothing. The layer may
  * use the services in `requires` and the {@link Platform}; using another one,
  * or providing less than `provides` says, is a compile error at the `layer`.
  * Resources that the layer acquires are released at shutdown, after those of
@@ -124,6 +145,7 @@ export const make = <
   readonly criticality?: C
   readonly timeout?: Duration.Input
   readonly retry?: Schedule.Schedule<unknown>
+  readonly tolerates?: ReadonlyArray<Tolerance>
   readonly layer: Layer.Layer<NoInfer<ServiceOf<Provides[number]>>, E, RIn> &
     Undeclared<Exclude<RIn, ServiceOf<Requires[number]> | Platform>>
 }): Stage<Name, Provides[number], E, Requires[number], C, Extract<RIn, Platform>> => ({
@@ -135,5 +157,6 @@ export const make = <
   criticality: options.criticality ?? ("required" as C),
   timeout: options.timeout ?? "30 seconds",
   retry: options.retry,
+  tolerates: options.tolerates ?? [],
   layer: options.layer as never,
 })

@@ -18,6 +18,7 @@
  * SIGTERM, `stopTimeout`, SIGKILL: of the process and not of what it started,
  * because containerd's shims and their pods outlive a restart of containerd.
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
@@ -168,6 +169,7 @@ const supervise = Effect.fnUntraced(function* (
   let state: State = { _tag: "Stopped" }
   let lastDeath: Death | undefined
   let starts = 0
+  let upSince: bigint | undefined
   let restartRequested = yield* Deferred.make<void>()
 
   const enter = (next: State) =>
@@ -205,6 +207,7 @@ const supervise = Effect.fnUntraced(function* (
     lines.length = 0
     restartRequested = yield* Deferred.make<void>()
     let dead = false
+    upSince = undefined
     return yield* Effect.acquireUseRelease(
       kernel.spawn({
         ...spec,
@@ -238,6 +241,7 @@ const supervise = Effect.fnUntraced(function* (
           yield* enter({ _tag: "Waiting", pid: child.pid })
           const early = yield* Effect.raceFirst(ready, Effect.raceFirst(died, asked))
           if (early !== undefined) return early
+          upSince = yield* Clock.monotonicTimeNanos
           yield* enter({ _tag: "Up", pid: child.pid })
           return yield* Effect.raceFirst(died, asked)
         })
@@ -251,17 +255,27 @@ const supervise = Effect.fnUntraced(function* (
     let deaths = 0
     for (;;) {
       const startedAt = yield* Clock.monotonicTimeNanos
-      const ending = yield* Effect.catch(life, (error) =>
-        Effect.succeed<Ending>({ reason: `could not be started: ${error.message}`, wanted: false }),
+      // Defects too: nothing may end supervision but the scope.
+      const ending = yield* Effect.catchCauseIf(
+        life,
+        (cause) => !Cause.hasInterrupts(cause),
+        (cause) => {
+          const error = Cause.squash(cause)
+          const reason = error instanceof Error ? error.message : String(error)
+          return Effect.succeed<Ending>({ reason: `could not be started: ${reason}`, wanted: false })
+        },
       )
-      const ranForMs = Number((yield* Clock.monotonicTimeNanos) - startedAt) / 1e6
+      const endedAt = yield* Clock.monotonicTimeNanos
+      const ranForMs = Number(endedAt - startedAt) / 1e6
+      // Not being ready is no sign of health, however long it lasts.
+      const upForMs = upSince === undefined ? 0 : Number(endedAt - upSince) / 1e6
       if (ending.wanted) {
         deaths = 0
         yield* Effect.log("restarting as asked")
         continue
       }
       lastDeath = { reason: ending.reason, ranForMs, lastLines: [...lines] }
-      deaths = ranForMs >= Duration.toMillis(Duration.fromInputUnsafe(policy.stableAfter)) ? 1 : deaths + 1
+      deaths = upForMs >= Duration.toMillis(Duration.fromInputUnsafe(policy.stableAfter)) ? 1 : deaths + 1
       const wait = RestartPolicy.delay(policy, deaths, yield* Random.next)
       yield* Effect.logError(
         `ended with ${ending.reason} after ${ranForMs.toFixed(0)} ms (death ${deaths} in a row), starting again in ${Duration.toMillis(wait).toFixed(0)} ms`,
@@ -300,6 +314,10 @@ const supervise = Effect.fnUntraced(function* (
           ),
       })
     },
-    restart: Effect.suspend(() => Effect.asVoid(Deferred.succeed(restartRequested, undefined))),
+    restart: Effect.suspend(() => {
+      // Whoever asks next waits for the new process, not for the one that is about to go.
+      up.closeUnsafe()
+      return Effect.asVoid(Deferred.succeed(restartRequested, undefined))
+    }),
   }
 })

@@ -18,6 +18,7 @@ const stagesOf = (graph: Readonly<Record<string, ReadonlyArray<string>>>): Reado
     wants: [],
     timeout: "1 second",
     retry: undefined,
+    tolerates: [],
     layer: Layer.effectDiscard(Effect.void) as never,
   }))
 

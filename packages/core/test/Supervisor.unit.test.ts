@@ -278,3 +278,50 @@ describe("RestartPolicy", () => {
     },
   )
 })
+
+describe("faults", () => {
+  it.effect("a defect does not end supervision", () =>
+    Effect.gen(function* () {
+      const { log, state } = yield* supervised(forever, {
+        readiness: Readiness.make("a question with a bug", Effect.die(new Error("bug"))),
+        restart: { initial: "1 second", maximum: "1 second", stableAfter: "1 minute" },
+      })
+      assert.strictEqual(yield* state, "BackingOff")
+      yield* TestClock.adjust("3 seconds")
+      assert.isAtLeast(log().filter((line) => line.startsWith("spawn")).length, 3)
+    }),
+  )
+
+  it.effect("never being ready is no sign of health: the back-off grows", () =>
+    Effect.gen(function* () {
+      const { process, state } = yield* supervised(forever, {
+        readiness: Readiness.make("nothing", Effect.never),
+        startTimeout: "2 minutes",
+        restart: { initial: "10 seconds", maximum: "1 hour", stableAfter: "1 minute" },
+      })
+      const delays: Array<number> = []
+      for (let life = 0; life < 3; life++) {
+        yield* TestClock.adjust("2 minutes")
+        const now = yield* process.state
+        delays.push(now._tag === "BackingOff" ? now.delayMs : -1)
+        yield* TestClock.adjust(Duration.millis(delays.at(-1) ?? 0))
+        assert.strictEqual(yield* state, "Waiting")
+      }
+      assert.isAbove(delays[1] ?? 0, delays[0] ?? 0)
+      assert.isAbove(delays[2] ?? 0, delays[1] ?? 0)
+    }),
+  )
+
+  it.effect("who restarts it and waits gets the new process", () =>
+    Effect.gen(function* () {
+      const { process } = yield* supervised(forever)
+      const pid = Effect.map(process.state, (state) => ("pid" in state ? state.pid : undefined))
+      const before = yield* pid
+      yield* process.restart
+      const waiting = yield* Effect.forkChild(process.awaitUp("10 seconds"))
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(waiting)
+      assert.notStrictEqual(yield* pid, before)
+    }),
+  )
+})

@@ -24,6 +24,8 @@ const LOG = "/run/kios/log/kubelet.log"
 const LOG_BYTES = 4 * 1024 * 1024
 const HEALTHZ = "http://127.0.0.1:10248/healthz"
 const HEALTHY_WITHIN = "3 minutes"
+// Longer, so that a start that takes too long is what the error tells.
+const TOLD_WITHIN = "190 seconds"
 
 /**
  * The stage. It is up when `/healthz` answers; from then on the kubelet is
@@ -61,11 +63,12 @@ export const stage = Stage.make({
         env: { PATH: "/bin" },
         cgroup: cgroups.kubelet,
         oomScoreAdj: -450,
+        startTimeout: HEALTHY_WITHIN,
         log: { path: LOG, maxBytes: LOG_BYTES },
         onLine,
         readiness: Readiness.httpOk(HEALTHZ),
       })
-      yield* process.awaitUp(HEALTHY_WITHIN)
+      yield* process.awaitUp(TOLD_WITHIN)
       yield* report.milestone("kubelet-healthy")
       return { process }
     }),

@@ -146,7 +146,10 @@ const bySpec = Effect.fnUntraced(function* (spec: string) {
     if (key === "PARTUUID" && partition.uuid === value.toLowerCase()) return partition.device
     if (key === "PARTLABEL" && partition.label === value) return partition.device
     if (key === "UUID" || key === "LABEL") {
-      const filesystem = yield* Effect.catch(ext4Names(partition.device), () => Effect.succeed(undefined))
+      const filesystem = yield* Effect.catch(ext4Names(partition.device), (error) =>
+        // A device node comes a moment after the table that tells of it.
+        Effect.as(error.errno === "ENOENT" ? Effect.void : Effect.logWarning(error.message), undefined),
+      )
       if (
         filesystem !== undefined &&
         (key === "UUID" ? filesystem.uuid === value.toLowerCase() : filesystem.label === value)
@@ -239,8 +242,23 @@ const mountDevice = Effect.fnUntraced(function* (device: string) {
 export const stage = Stage.make({
   name: "data-partition",
   description: "find and mount what outlives a reboot",
+  // After a power cut, mounting replays the journal, on a slow disk for minutes.
+  timeout: "5 minutes",
   requires: [PseudoFilesystems, EphemeralFilesystems, BootModules, Cmdline],
   provides: [DataPartition],
+  tolerates: [
+    { operation: "readText", path: /^\/sys\/block\//u, because: "another disk may hold it" },
+    {
+      operation: "readAt",
+      path: /\d$/u,
+      errno: ["ENOENT"],
+      because: "a partition that datapart= names is waited for",
+      silent: true,
+    },
+    { operation: "readAt", because: "another disk may hold it" },
+    { operation: "makeDirectory", because: "the node lives in RAM" },
+    { operation: "mount", because: "the node lives in RAM" },
+  ],
   layer: Layer.effect(
     DataPartition,
     Effect.gen(function* () {

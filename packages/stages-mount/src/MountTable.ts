@@ -5,6 +5,7 @@
 import * as Effect from "effect/Effect"
 import { Kernel, type MountFlag } from "@kios/core/Kernel"
 import type { KernelError } from "@kios/core/KernelError"
+import type { Tolerance } from "@kios/core/Stage"
 
 /** One mount. */
 export interface MountRow {
@@ -59,3 +60,28 @@ export const mountAll = Effect.fnUntraced(function* (
 // The filesystem is unknown, or its mount point in sysfs is not there because
 // the feature is not built in (sysfs refuses mkdir with EPERM or ENOENT).
 const absent = new Set(["ENODEV", "ENOENT", "EPERM"])
+
+/**
+ * What a stage that mounts these rows bears, for its `tolerates`: the absence
+ * of those that may be absent.
+ *
+ * @example
+ * ```ts
+ * import { tolerances } from "@kios/stages-mount/MountTable"
+ * import { mounts } from "@kios/stages-mount/PseudoFilesystems"
+ *
+ * tolerances(mounts)[0]?.path?.test("/sys/fs/bpf") // true
+ * ```
+ */
+export const tolerances = (rows: ReadonlyArray<MountRow>): ReadonlyArray<Tolerance> =>
+  rows
+    .filter((row) => row.mayBeAbsent)
+    .flatMap(({ target }) =>
+      (["makeDirectory", "mount"] as const).map((operation) => ({
+        operation,
+        path: new RegExp(`^${target.replaceAll(".", "\\.")}$`, "u"),
+        errno: [...absent],
+        because: "this kernel is built without it",
+        silent: true,
+      })),
+    )

@@ -7,7 +7,7 @@ import { Kernel } from "@kios/core/Kernel"
 import * as Stage from "@kios/core/Stage"
 import { MountedRoot } from "@kios/core/capabilities/MountedRoot"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
-import { mountAll, type MountRow } from "./MountTable.ts"
+import { mountAll, type MountRow, tolerances } from "./MountTable.ts"
 
 const strict = ["MS_NOSUID", "MS_NODEV", "MS_NOEXEC"] as const
 
@@ -96,6 +96,10 @@ export const stage = Stage.make({
   description: "/proc, /sys, /dev and what belongs below them",
   requires: [MountedRoot],
   provides: [PseudoFilesystems],
+  tolerates: [
+    ...tolerances(mounts),
+    { operation: "symlink", errno: ["EEXIST"], because: "devtmpfs made it", silent: true },
+  ],
   layer: Layer.effect(
     PseudoFilesystems,
     Effect.gen(function* () {

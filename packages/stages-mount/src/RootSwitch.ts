@@ -136,6 +136,7 @@ export const make = (options: RootSwitchOptions) =>
     name: "root-switch",
     description: "a root that pivot_root accepts, with the image read-only on it",
     provides: [MountedRoot],
+    tolerates: [{ operation: "unlink", errno: ["ENOENT"], because: "it is gone already", silent: true }],
     layer: Layer.effect(MountedRoot, switchRoot(options)),
   })
 

@@ -4,6 +4,7 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
 import { BootReport } from "@kios/core/BootReport"
 import { Kernel } from "@kios/core/Kernel"
 import * as Readiness from "@kios/core/Readiness"
@@ -25,6 +26,8 @@ const LOG = "/run/kios/log/containerd.log"
 const LOG_BYTES = 4 * 1024 * 1024
 // Slow disks and emulated machines; a healthy start takes a second or two.
 const READY_WITHIN = "2 minutes"
+// Longer, so that a start that takes too long is what the error tells.
+const TOLD_WITHIN = "130 seconds"
 
 /**
  * The stage, for a configuration of one's own. It is up when containerd
@@ -56,14 +59,16 @@ export const make = (config: ContainerdConfig.ContainerdConfigOptions) => {
         env: { PATH: "/bin" },
         cgroup: cgroups.runtime,
         oomScoreAdj: -999,
+        startTimeout: READY_WITHIN,
         log: { path: LOG, maxBytes: LOG_BYTES },
         readiness: Readiness.make(
           `health and CRI at ${config.address}`,
-          Effect.scoped(Effect.orDie(awaitReady(config.address))),
+          // Whatever it answers while it is not ready: the start's own time limit ends the wait.
+          Effect.orDie(Effect.retry(awaitReady(config.address), Schedule.spaced("500 millis"))),
         ),
       })
       const client = yield* Client.make(config.address)
-      yield* process.awaitUp(READY_WITHIN)
+      yield* process.awaitUp(TOLD_WITHIN)
       yield* report.milestone("containerd-ready")
       return Context.make(ContainerRuntime, { endpoint: `unix://${config.address}`, process }).pipe(
         Context.add(Client.ContainerdClient, client),

@@ -30,12 +30,18 @@ export const stage = Stage.make({
   description: "the host name",
   requires: [Cmdline, Etc],
   provides: [Hostname],
+  tolerates: [
+    { operation: "readText", errno: ["ENOENT"], because: "no name was chosen", silent: true },
+    { operation: "readText", because: "a node works by any name" },
+  ],
   layer: Layer.effect(
     Hostname,
     Effect.gen(function* () {
       const kernel = yield* Kernel
       const { values } = yield* Cmdline
-      const file = yield* Effect.catch(kernel.readText("/etc/hostname"), () => Effect.succeed(""))
+      const file = yield* Effect.catch(kernel.readText("/etc/hostname"), (error) =>
+        Effect.as(error.errno === "ENOENT" ? Effect.void : Effect.logWarning(error.message), ""),
+      )
       const inFile =
         file
           .split("\n")

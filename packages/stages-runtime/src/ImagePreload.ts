@@ -41,6 +41,10 @@ export const make = (directory: string) =>
     criticality: "optional",
     requires: [ContainerdClient],
     provides: [Images],
+    tolerates: [
+      { operation: "readDirectory", errno: ["ENOENT"], because: "the image has none", silent: true },
+      { operation: "readDirectory", because: "registries have images, too" },
+    ],
     timeout: "5 minutes",
     layer: Layer.effect(
       Images,
@@ -48,8 +52,13 @@ export const make = (directory: string) =>
         const kernel = yield* Kernel
         const containerd = yield* ContainerdClient
         const report = yield* BootReport
-        const archives = (yield* Effect.catch(kernel.readDirectory(directory), () =>
-          Effect.succeed([]),
+        const archives = (yield* Effect.catch(kernel.readDirectory(directory), (error) =>
+          Effect.as(
+            error.errno === "ENOENT"
+              ? Effect.void
+              : Effect.logError(`no image was imported: ${error.message}`),
+            [],
+          ),
         )).filter((name) => name.endsWith(".tar"))
         const names: Array<string> = []
         for (const archive of archives) {

@@ -86,7 +86,9 @@ export const loadAll = Effect.fnUntraced(function* (wanted: ReadonlyArray<string
   )
   const builtin = yield* kernel.readText(`${directory}/modules.builtin`).pipe(
     Effect.map((text) => new Set(text.split("\n").map(ModulesDep.nameOf))),
-    Effect.catch(() => Effect.succeed(new Set<string>())),
+    Effect.catch((error) =>
+      Effect.as(error.errno === "ENOENT" ? Effect.void : Effect.logWarning(error.message), new Set<string>()),
+    ),
   )
   const { load, unknown } = ModulesDep.order(table, wanted)
   for (const { name, neededBy } of unknown) {
@@ -108,6 +110,24 @@ export const loadAll = Effect.fnUntraced(function* (wanted: ReadonlyArray<string
   }
   return loaded as ReadonlyArray<string>
 })
+
+const tolerances = (breaks: ReadonlyArray<string>): ReadonlyArray<Stage.Tolerance> => [
+  { operation: "loadModule", errno: ["EEXIST"], because: "it is loaded already", silent: true, breaks },
+  { operation: "loadModule", because: "what needs it says so; the rest works", breaks },
+  { operation: "readText", path: /\/modules\.dep$/u, because: "all may be built in", breaks },
+  {
+    operation: "readText",
+    path: /\/modules\.builtin$/u,
+    errno: ["ENOENT"],
+    because: "the image need not have it",
+    silent: true,
+  },
+  {
+    operation: "readText",
+    path: /\/modules\.builtin$/u,
+    because: "it only says which modules need no warning",
+  },
+]
 
 /**
  * The two stages: what the runtime waits for, and the rest.
@@ -131,9 +151,14 @@ export const stages = (options: {
     description: `kernel modules that the runtime waits for: ${options.boot.join(", ")}`,
     requires: [PseudoFilesystems, Cmdline],
     provides: [BootModules],
+    tolerates: tolerances(["etc-overlay"]),
     layer: Layer.effect(
       BootModules,
-      Effect.map(loadAll(options.boot), (loaded) => ({ loaded })),
+      // Those of the command line too: one may be the driver of the data partition's disk.
+      Effect.gen(function* () {
+        const { values } = yield* Cmdline
+        return { loaded: yield* loadAll([...options.boot, ...values.modules]) }
+      }),
     ),
   }),
   node: Stage.make({
@@ -141,12 +166,10 @@ export const stages = (options: {
     description: `kernel modules that pods need: ${options.node.join(", ")}`,
     requires: [PseudoFilesystems, Cmdline, BootModules],
     provides: [Modules],
+    tolerates: tolerances([]),
     layer: Layer.effect(
       Modules,
-      Effect.gen(function* () {
-        const { values } = yield* Cmdline
-        return { loaded: yield* loadAll([...options.node, ...values.modules]) }
-      }),
+      Effect.map(loadAll(options.node), (loaded) => ({ loaded })),
     ),
   }),
 })

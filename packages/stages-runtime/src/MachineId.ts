@@ -29,11 +29,28 @@ export const stage = Stage.make({
   criticality: "optional",
   requires: [Etc],
   provides: [MachineId],
+  tolerates: [
+    {
+      operation: "readText",
+      path: /^\/etc\/machine-id$/u,
+      errno: ["ENOENT"],
+      because: "the first boot",
+      silent: true,
+    },
+    { operation: "readText", path: /^\/etc\/machine-id$/u, because: "a new one is made" },
+  ],
   layer: Layer.effect(
     MachineId,
     Effect.gen(function* () {
       const kernel = yield* Kernel
-      const kept = (yield* Effect.catch(kernel.readText(PATH), () => Effect.succeed(""))).trim()
+      const kept = (yield* Effect.catch(kernel.readText(PATH), (error) =>
+        Effect.as(
+          error.errno === "ENOENT"
+            ? Effect.void
+            : Effect.logWarning(`${error.message}: writing a new machine id`),
+          "",
+        ),
+      )).trim()
       if (/^[0-9a-f]{32}$/u.test(kept)) return { id: kept }
       if (kept !== "" && kept !== "uninitialized")
         yield* Effect.logWarning(`${PATH} held no machine id, writing a new one`)

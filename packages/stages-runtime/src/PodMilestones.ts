@@ -9,6 +9,9 @@ import * as Stage from "@kios/core/Stage"
 import { Hostname } from "@kios/core/capabilities/Hostname"
 import { ContainerdClient } from "./containerd/ContainerdClient.ts"
 
+// Containers, pause containers among them.
+const FOLLOWED = 512
+
 /**
  * The stage: follows containerd's events and tells `pod-running` once a pod.
  * Pods are the user's business, so nothing waits for it.
@@ -31,6 +34,8 @@ export const stage = Stage.make({
       const report = yield* BootReport
       const { name: node } = yield* Hostname
       yield* containerd.taskStarts.pipe(
+        // A node that runs jobs for years starts pods without end; the boot's are what this is about.
+        Stream.take(FOLLOWED),
         Stream.filter((start) => start.kind === "container" && start.podName !== undefined),
         Stream.runForEach((start) =>
           report.milestone("pod-running", {

@@ -13,9 +13,9 @@ import { DataPartition } from "@kios/core/capabilities/DataPartition"
 import { PodSweep } from "@kios/core/capabilities/PodSweep"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 
-// A container's first process that has no handler for SIGTERM ignores it, so
-// that this is often waited for in full.
-const GRACE = Duration.seconds(3)
+// Enough for a database to write its log. A container's first process that has
+// no handler for SIGTERM ignores it, so that this is often waited for in full.
+const GRACE = Duration.seconds(10)
 
 // Where the runtime and the kubelet mount for pods.
 const directories = ["/run/containerd/", "/run/netns/", "/var/lib/containerd/", "/var/lib/kubelet/"]

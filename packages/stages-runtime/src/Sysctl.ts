@@ -106,6 +106,15 @@ export const make = (table: SysctlTable) =>
     // br_netfilter brings its own keys.
     requires: [PseudoFilesystems, Modules],
     provides: [Sysctls],
+    tolerates: [
+      {
+        operation: "writeControl",
+        errno: ["ENOENT"],
+        because: "this kernel is built without it",
+        silent: true,
+      },
+      { operation: "writeControl", because: "each parameter stands alone" },
+    ],
     layer: Layer.effect(
       Sysctls,
       Effect.gen(function* () {

@@ -96,11 +96,11 @@ describe("modules", () => {
       )
     }),
   )
-  it.effect("kios.modules= adds some, for the node's stage", () =>
+  it.effect("kios.modules= adds some, before the data partition is looked for", () =>
     Effect.gen(function* () {
       const machine = yield* withProc({ modules })
-      yield* up(stages.node, machine, earlier("kios.modules=overlay"))
-      assert.include([...machine.modules.keys()], "overlay")
+      yield* up(stages.boot, machine, earlier("kios.modules=llc"))
+      assert.include([...machine.modules.keys()], "llc")
     }),
   )
   it.effect("what is loaded already is no problem, and is not counted", () =>

@@ -90,11 +90,11 @@ describe("containerd", () => {
       const fiber = yield* Effect.forkChild(Effect.scoped(up(Containerd.make(config), machine, before)), {
         startImmediately: true,
       })
-      yield* TestClock.adjust("2 minutes")
+      yield* TestClock.adjust("130 seconds")
       const error = yield* Effect.flip(Fiber.join(fiber))
       assert.match(
         (error as Error).message,
-        /^containerd was not up within 2m: .*exit code 1.*saying: containerd: invalid config$/u,
+        /^containerd was not up within 2m 10s: .*exit code 1.*saying: containerd: invalid config$/u,
       )
     }),
   )
@@ -233,9 +233,9 @@ describe("remaining-pods", () => {
         "/a": ignoring(["SIGTERM"]),
         "/b": leaving([ignoring(["SIGTERM"])], forever),
       })
-      yield* TestClock.adjust("2900 millis")
+      yield* TestClock.adjust("9900 millis")
       assert.deepStrictEqual(kills(), ["kill(-1, SIGTERM)"])
-      yield* TestClock.adjust("6 seconds")
+      yield* TestClock.adjust("7 seconds")
       yield* Fiber.join(closing)
       assert.deepStrictEqual(kills(), ["kill(-1, SIGTERM)", "kill(-1, SIGKILL)"])
     }),

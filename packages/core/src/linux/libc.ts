@@ -102,10 +102,10 @@ const loadKoffi = (options: LibcOptions): Koffi => {
 /**
  * Opens libc. Nothing happens before the first call.
  *
- * @throws what `process.dlopen` throws, at the first call, when the addon is
- * missing or built for another machine.
+ * Calls give ELIBACC when the addon is missing or built for another machine.
  */
 export const make = (options: LibcOptions): Libc => {
+  const noAddon: CallResult = { value: -1, errno: "ELIBACC" }
   let opened: { readonly koffi: Koffi; readonly library: Library } | undefined
   const functions = new Map<LibcFunction, NativeFunction>()
   const open = () => {
@@ -123,14 +123,25 @@ export const make = (options: LibcOptions): Libc => {
     }
     return native
   }
+  // An addon that is missing or damaged is an error like any other: PID 1 must be able to tell it.
+  const bound = (name: LibcFunction): NativeFunction | undefined => {
+    try {
+      return bind(name)
+    } catch {
+      return undefined
+    }
+  }
   return {
     call: (name, ...args) => {
-      const native = bind(name)
+      const native = bound(name)
+      if (native === undefined) return noAddon
       const value = native(...args)
       return { value, errno: value === -1 ? errnoName(open().koffi.errno()) : "" }
     },
     callAsync: (name, args, done) => {
-      bind(name).async(...args, (error: Error | null, value: number) => {
+      const native = bound(name)
+      if (native === undefined) return done(noAddon)
+      native.async(...args, (error: Error | null, value: number) => {
         if (error !== null) return done({ value: -1, errno: "EIO" })
         done({ value, errno: value === -1 ? errnoName(open().koffi.errno()) : "" })
       })

@@ -41,22 +41,33 @@ const lineReader = (onLine: (line: string) => void) => {
 const logWriter = (path: string, maxBytes: number) => {
   let fd: number | undefined
   let size = 0
-  return (chunk: string) => {
+  const close = () => {
+    if (fd === undefined) return
+    const open = fd
+    fd = undefined
     try {
-      if (fd !== undefined && size > maxBytes) {
-        fs.closeSync(fd)
-        fd = undefined
-        fs.renameSync(path, `${path}.1`)
-      }
-      if (fd === undefined) {
-        fd = fs.openSync(path, "a", 0o640)
-        size = fs.fstatSync(fd).size
-      }
-      size += fs.writeSync(fd, chunk)
+      fs.closeSync(open)
     } catch {
-      if (fd !== undefined) fs.closeSync(fd)
-      fd = undefined
+      // Nothing more can be done with it.
     }
+  }
+  return {
+    close,
+    write: (chunk: string) => {
+      try {
+        if (fd !== undefined && size > maxBytes) {
+          close()
+          fs.renameSync(path, `${path}.1`)
+        }
+        if (fd === undefined) {
+          fd = fs.openSync(path, "a", 0o640)
+          size = fs.fstatSync(fd).size
+        }
+        size += fs.writeSync(fd, chunk)
+      } catch {
+        close()
+      }
+    },
   }
 }
 
@@ -80,21 +91,29 @@ export const make = (wait: Wait): Pick<KernelShape, "spawn" | "kill" | "peekDead
       }
       const output = spec.onLine === undefined && spec.log === undefined ? "ignore" : "pipe"
       const { spawn: start } = process.getBuiltinModule("node:child_process")
-      const child = start(spec.command, [...spec.args], {
-        cwd: "/",
-        env: { ...spec.env },
-        detached: true,
-        stdio: ["ignore", output, output],
-      })
-      const pid = child.pid
-      if (pid !== undefined) supervised.set(pid, child)
-      if (home !== undefined) {
-        try {
-          fs.writeFileSync(`${home}/cgroup.procs`, "0")
-        } catch {
-          // Init stays in the child's group: wrong accounting, not a reason to lose the child.
+      let child: ReturnType<typeof start>
+      try {
+        child = start(spec.command, [...spec.args], {
+          cwd: "/",
+          env: { ...spec.env },
+          detached: true,
+          stdio: ["ignore", output, output],
+        })
+        if (child.pid !== undefined) supervised.set(child.pid, child)
+      } catch (cause) {
+        // Node tells ENOENT and EACCES by an event, but throws E2BIG, ENOMEM, ENOEXEC, ETXTBSY.
+        const errno = (cause as NodeJS.ErrnoException).code ?? "EIO"
+        return failed(new KernelError({ syscall: "spawn", errno, path: spec.command }))
+      } finally {
+        if (home !== undefined) {
+          try {
+            fs.writeFileSync(`${home}/cgroup.procs`, "0")
+          } catch {
+            // Init stays in the child's group: wrong accounting, not a reason to lose the child.
+          }
         }
       }
+      const pid = child.pid
       if (pid === undefined) {
         child.once("error", (cause: NodeJS.ErrnoException) =>
           failed(new KernelError({ syscall: "spawn", errno: cause.code ?? "EIO", path: spec.command })),
@@ -112,7 +131,7 @@ export const make = (wait: Wait): Pick<KernelShape, "spawn" | "kill" | "peekDead
       for (const stream of [child.stdout, child.stderr]) {
         if (stream === null || stream === undefined) continue
         stream.setEncoding("utf8").on("error", () => {})
-        if (log !== undefined) stream.on("data", log)
+        if (log !== undefined) stream.on("data", log.write)
         if (spec.onLine !== undefined) {
           const lines = lineReader(spec.onLine)
           stream.on("data", lines.push).on("end", lines.end)
@@ -129,6 +148,8 @@ export const make = (wait: Wait): Pick<KernelShape, "spawn" | "kill" | "peekDead
         process.emit("SIGCHLD", "SIGCHLD")
       })
       child.on("error", () => {})
+      // Not "exit": what is in the pipes comes after it.
+      child.once("close", () => log?.close())
       const exit = Effect.callback<ExitStatus>((done) => {
         if (ended !== undefined) return done(Effect.succeed(ended))
         const tell = (status: ExitStatus) => done(Effect.succeed(status))
@@ -144,10 +165,13 @@ export const make = (wait: Wait): Pick<KernelShape, "spawn" | "kill" | "peekDead
   return {
     spawn,
     kill: (pid, signal) =>
-      Effect.try({
-        try: () => void process.kill(pid, signal),
-        catch: (cause) => toKernelError("kill", String(pid), cause),
-      }),
+      // A group, or everybody, is for PID 1 to signal: on a developer's machine it would be the developer's session.
+      pid <= 0 && process.pid !== 1
+        ? Effect.fail(new KernelError({ syscall: "kill", errno: "EPERM", path: String(pid) }))
+        : Effect.try({
+            try: () => void process.kill(pid, signal),
+            catch: (cause) => toKernelError("kill", String(pid), cause),
+          }),
     peekDeadChild: Effect.suspend(() => {
       for (;;) {
         const { errno, pid } = wait.waitid()

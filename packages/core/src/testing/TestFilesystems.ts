@@ -169,7 +169,7 @@ export const make = (sources: FilesystemSources): Readonly<Record<string, Type>>
         "cgroup2",
         "cgroup2",
         text,
-        () => new CgroupDirectory(sources.processes, () => sources.controllers),
+        () => new CgroupDirectory(sources.processes, sources.controllers),
       )
     },
     securityfs: (_source, _options, text) => once("securityfs", "securityfs", text, () => new Directory()),

@@ -177,7 +177,7 @@ export const make = (state: MachineState): KernelShape => {
         () => {
           const { inode } = opening(() => table.find(path, false))
           if (inode instanceof Symlink) return refuse("ELOOP", "open")
-          if (inode instanceof Directory) return refuse("EINVAL")
+          if (inode instanceof Directory || inode.size === 0) return refuse("EINVAL")
           state.loadModule(
             inode instanceof RegularFile && inode.module !== undefined ? inode.module : refuse("ENOEXEC"),
             parameters,
@@ -227,7 +227,8 @@ export const make = (state: MachineState): KernelShape => {
       Effect.flatMap(
         operate("kill", "kill", `kill(${pid}, ${signal})`, { path: String(pid) }, () => {
           const { table: processes } = state.processes
-          if (pid === -1 ? processes.size === 0 : pid !== 1 && !processes.has(pid)) refuse("ESRCH")
+          // Everybody is never nobody: the kernel's own threads are counted.
+          if (pid > 1 && !processes.has(pid)) refuse("ESRCH")
         }),
         () => state.processes.kill(pid, signal),
       ),

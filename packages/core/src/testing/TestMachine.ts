@@ -18,7 +18,7 @@ import * as Filesystems from "./TestFilesystems.ts"
 import * as TestKernel from "./TestKernel.ts"
 import { MountTable } from "./TestMounts.ts"
 import * as MountView from "./TestMountView.ts"
-import { makeProc, makeSys, plantSysctls, type SysctlSpec } from "./TestProc.ts"
+import { makeProc, makeSys, plantInterface, plantSysctls, type SysctlSpec } from "./TestProc.ts"
 import { Processes, type ProcessEntry } from "./TestProcesses.ts"
 import type { Program } from "./TestPrograms.ts"
 
@@ -185,7 +185,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
   })
   const filesystems = new Set(options.filesystems ?? builtinFilesystems)
   const hostname = { name: "(none)" }
-  const interfaces = new Map((options.interfaces ?? ["lo", "eth0"]).map((name) => [name, false]))
+  const interfaces = new Map<string, boolean>()
   const loaded = new Map<string, string>()
   const sysctls = new Map<string, string>()
   let uuids = 0
@@ -202,6 +202,11 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
   })
   plantSysctls(proc.sys, sysctls, { "kernel.panic": "10", "vm.swappiness": "60", ...options.sysctls })
   const sys = makeSys(options.disks ?? {}, filesystems)
+  const addInterface = (name: string): void => {
+    interfaces.set(name, false)
+    plantInterface(sys, name, () => interfaces.get(name) === true)
+  }
+  for (const name of options.interfaces ?? ["lo", "eth0"]) addInterface(name)
   const disks = options.disks ?? {}
   const types = Filesystems.make({
     table: () => table,
@@ -224,7 +229,11 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
       .map(([name, { needs = [] }]) => `${[`${modulePath(name)}:`, ...needs.map(modulePath)].join(" ")}\n`)
       .join(""),
   })
-  for (const name of Object.keys(modules)) fileOf(`${moduleDirectory}/${modulePath(name)}`).module = name
+  for (const name of Object.keys(modules)) {
+    const file = fileOf(`${moduleDirectory}/${modulePath(name)}`)
+    file.write(`\x7fELF of module ${name}`)
+    file.module = name
+  }
   for (const [path, program] of Object.entries(options.programs ?? {})) fileOf(path).program = program
   plant(root, options.files ?? {})
 
@@ -247,7 +256,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
       if ((module.needs ?? []).some((need) => !loaded.has(need))) return refuse("ENOENT")
       loaded.set(name, parameters)
       for (const type of module.filesystems ?? []) filesystems.add(type)
-      for (const interface_ of module.interfaces ?? []) interfaces.set(interface_, false)
+      for (const interface_ of module.interfaces ?? []) addInterface(interface_)
       plantSysctls(proc.sys, sysctls, module.sysctls ?? {})
       sys.within(`module/${name}`)
     },

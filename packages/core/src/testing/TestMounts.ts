@@ -71,7 +71,8 @@ export class MountTable {
   #groups = 0
 
   constructor(rootfs: Filesystem) {
-    const mount = this.#make(rootfs, rootfs.root, "rootfs", new Set(["MS_RELATIME"]))
+    // The kernel mounts it for itself, without what mount(2) adds: relatime.
+    const mount = this.#make(rootfs, rootfs.root, "rootfs", new Set())
     this.mounts.push(mount)
     this.root = { mount, inode: rootfs.root }
     this.cwd = this.root

@@ -135,6 +135,7 @@ export const makeProc = (
   root.add("1", self)
   self.add("mountinfo", new ControlFile(sources.mountinfo))
   self.add("cmdline", new ControlFile(() => "/init\0"))
+  self.add("cgroup", new ControlFile(() => `0::${sources.processes.initCgroup}\n`))
   self.add(
     "oom_score_adj",
     new ControlFile(
@@ -179,4 +180,17 @@ export const makeSys = (
     }
   }
   return root
+}
+
+const IFF_UP = 0x1
+const IFF_BROADCAST = 0x2
+const IFF_LOOPBACK = 0x8
+const IFF_MULTICAST = 0x1000
+
+/** An interface in sysfs, with its flags as netdevice(7) numbers them. */
+export const plantInterface = (sys: KernelDirectory, name: string, isUp: () => boolean): void => {
+  const kind = name === "lo" ? IFF_LOOPBACK : IFF_BROADCAST | IFF_MULTICAST
+  sys
+    .within(`class/net/${name}`)
+    .add("flags", new ControlFile(() => `0x${(kind | (isUp() ? IFF_UP : 0)).toString(16)}\n`))
 }

@@ -51,6 +51,8 @@ export class Processes {
   readonly table = new Map<number, Process>()
   /** Pids of init's own children whose status something else than their spawner took. */
   readonly stolen: Array<number> = []
+  /** The group of init itself. */
+  initCgroup = "/"
   readonly #options: ProcessesOptions
   #last = INIT
 

@@ -22,33 +22,40 @@ export class Subject extends Context.Service<
 
 export interface Case {
   readonly name: string
+  /** `machine`: only a machine of its own can show it (modules, cgroups, the root), no namespaces of a host's kernel. */
+  readonly needs: "machine" | undefined
   readonly run: Effect.Effect<void, unknown, Kernel | Subject | Scope.Scope>
 }
-
-const cases: Array<Case> = []
-export const all: ReadonlyArray<Case> = cases
 
 export type K = Kernel["Service"]
 export type S = Subject["Service"]
 
-/** Adds a case. */
-export const check = (
-  name: string,
+type Body = (
+  k: K,
+  dir: string,
+  subject: S,
   // oxlint-disable-next-line typescript/no-explicit-any -- as Effect.gen has it
-  body: (
-    k: K,
-    dir: string,
-    subject: S,
-  ) => Generator<Effect.Effect<any, unknown, Kernel | Scope.Scope>, void, any>,
-) =>
-  cases.push({
-    name,
-    run: Effect.gen(function* () {
-      const kernel = yield* Kernel
-      const subject = yield* Subject
-      yield* Effect.gen(() => body(kernel, subject.dir, subject))
-    }),
-  })
+) => Generator<Effect.Effect<any, unknown, Kernel | Scope.Scope>, void, any>
+
+/**
+ * A list of cases, and what adds one: `check` for those that run everywhere, `checkMachine` for those that run on
+ * TestMachine and in a virtual machine, but not in the namespaces of a host.
+ */
+export const group = () => {
+  const cases: Array<Case> = []
+  const add = (needs: Case["needs"]) => (name: string, body: Body) => {
+    cases.push({
+      name,
+      needs,
+      run: Effect.gen(function* () {
+        const kernel = yield* Kernel
+        const subject = yield* Subject
+        yield* Effect.gen(() => body(kernel, subject.dir, subject))
+      }),
+    })
+  }
+  return { cases: cases as ReadonlyArray<Case>, check: add(undefined), checkMachine: add("machine") }
+}
 
 /** Fails unless the effect fails in this system call with this errno: `open ENOENT`. */
 export const refused = (effect: Effect.Effect<unknown, KernelError>, expected: string) =>

@@ -1,7 +1,10 @@
 // File operations, /proc and /sys.
 import * as assert from "node:assert/strict"
 import { Effect } from "effect"
-import { check, refused, tmpfs } from "./Case.ts"
+import { group, refused, tmpfs } from "./Case.ts"
+
+const { cases, check } = group()
+export { cases }
 
 check("reading: what is missing, what is a directory, what is below a file", function* (k, dir) {
   yield* k.writeFile(`${dir}/file`, "x")

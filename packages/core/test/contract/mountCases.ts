@@ -1,7 +1,10 @@
 // Mounting, binding and remounting.
 import * as assert from "node:assert/strict"
 import type { MountFlag } from "@kios/core/Kernel"
-import { bind, change, check, expectMounts, mountsAt, move, refused, tmpfs } from "./Case.ts"
+import { bind, change, expectMounts, group, mountsAt, move, refused, tmpfs } from "./Case.ts"
+
+const { cases, check } = group()
+export { cases }
 
 const attributes = ["MS_RDONLY", "MS_NOSUID", "MS_NODEV", "MS_NOEXEC"] as const
 const shown = (flags: ReadonlyArray<MountFlag>) =>

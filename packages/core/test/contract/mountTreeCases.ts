@@ -1,7 +1,10 @@
 // Moving, propagation, unmounting, root and working directory.
 import * as assert from "node:assert/strict"
 import { Effect } from "effect"
-import { bind, change, check, expectMounts, mountsAt, move, refused, tmpfs } from "./Case.ts"
+import { bind, change, expectMounts, group, mountsAt, move, refused, tmpfs } from "./Case.ts"
+
+const { cases, check } = group()
+export { cases }
 
 check("MS_MOVE takes a mount with those below elsewhere", function* (k, dir) {
   for (const name of ["a", "b"]) yield* k.makeDirectory(`${dir}/${name}`)
