@@ -56,9 +56,11 @@ export type NameOf<K> = K extends { readonly key: infer S extends string } ? S :
 type Literal<K> =
   string extends NameOf<K> ? "declare the service as a class: its key must be a literal type" : unknown
 
-type Undeclared<R> = [R] extends [never]
+// A service's key is part of its type, so that the sentence can name it.
+type KeyOf<R> = R extends { readonly key: infer K extends string } ? K : "a service"
+type Undeclared<Name extends string, R> = [R] extends [never]
   ? unknown
-  : { readonly "the layer uses a service that the stage's requires does not list": R }
+  : { readonly [Sentence in `stage "${Name}" uses "${KeyOf<R>}", which its requires does not list`]: never }
 
 /** A stage, as {@link make} returns it. */
 export interface Stage<
@@ -147,7 +149,7 @@ export const make = <
   readonly retry?: Schedule.Schedule<unknown>
   readonly tolerates?: ReadonlyArray<Tolerance>
   readonly layer: Layer.Layer<NoInfer<ServiceOf<Provides[number]>>, E, RIn> &
-    Undeclared<Exclude<RIn, ServiceOf<Requires[number]> | Platform>>
+    Undeclared<Name, Exclude<RIn, ServiceOf<Requires[number]> | Platform>>
 }): Stage<Name, Provides[number], E, Requires[number], C, Extract<RIn, Platform>> => ({
   name: options.name,
   description: options.description,

@@ -71,7 +71,7 @@ describe("stages", () => {
     })
   })
   it("whose layer uses what they do not declare", () => {
-    // @ts-expect-error  the layer uses a service that the stage's requires does not list
+    // @ts-expect-error  stage "..." uses "...", which its requires does not list
     Stage.make({ name: "x", description: "", layer: Layer.effectDiscard(A) })
   })
   it("that do not bring up what they say they provide", () => {
@@ -166,6 +166,6 @@ export const undeclared = Stage.make({ name: "sneaky", description: "", layer: L
       'stage "hostname" provides "kios/Hostname", which an earlier stage already provides',
     )
     assert.include(output, 'stage "user" is required but needs "t/A", which only an optional stage provides')
-    assert.include(output, "the layer uses a service that the stage's requires does not list")
+    assert.include(output, 'stage "sneaky" uses "t/A", which its requires does not list')
   })
 })

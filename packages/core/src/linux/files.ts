@@ -59,21 +59,25 @@ const lstat = (path: string): fs.Stats | undefined => {
 export const operations = {
   readFile: (path) => attempt("read", path, () => fs.readFileSync(path)),
   readText: (path) => attempt("read", path, () => fs.readFileSync(path, "utf8")),
+  // Off the event loop: what is read so is a disk, and a disk may take its time.
   readAt: (path, position, length) =>
-    attempt("read", path, () => {
-      const fd = fs.openSync(path, "r")
-      try {
-        const bytes = Buffer.alloc(length)
-        let read = 0
-        while (read < length) {
-          const n = fs.readSync(fd, bytes, read, length - read, position + read)
-          if (n === 0) break
-          read += n
+    Effect.tryPromise({
+      try: async () => {
+        const file = await fs.promises.open(path, "r")
+        try {
+          const bytes = Buffer.alloc(length)
+          let read = 0
+          while (read < length) {
+            const { bytesRead } = await file.read(bytes, read, length - read, position + read)
+            if (bytesRead === 0) break
+            read += bytesRead
+          }
+          return bytes.subarray(0, read)
+        } finally {
+          await file.close()
         }
-        return bytes.subarray(0, read)
-      } finally {
-        fs.closeSync(fd)
-      }
+      },
+      catch: (cause) => toKernelError("read", path, cause),
     }),
   writeFile: (path, content, mode = 0o644) =>
     attempt("write", path, () => fs.writeFileSync(path, content, { mode })),
