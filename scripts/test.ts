@@ -24,7 +24,10 @@ const run = (command: string, args: ReadonlyArray<string>): Promise<number> =>
   new Promise((resolve) => {
     const child = spawn(command, [...args], { cwd: root, stdio: "inherit" })
     // Ctrl-C reaches the child by the terminal; a SIGTERM would only end this process.
-    const forward = () => child.kill("SIGTERM")
+    const forward = () => {
+      child.once("exit", () => process.exit(143))
+      child.kill("SIGTERM")
+    }
     process.once("SIGTERM", forward)
     child.on("exit", () => process.off("SIGTERM", forward))
     child.on("error", (error) => {
