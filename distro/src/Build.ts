@@ -11,7 +11,7 @@ import { CacheLocation } from "./components/Environment.ts"
 import { step } from "./components/Progress.ts"
 import { filePath, type Resolved } from "./components/Resolved.ts"
 import type { Origin, Recipe, RecipeImage } from "./ImageRecipe.ts"
-import { ImageFileError } from "./image/ImageError.ts"
+import { fileOperation } from "./image/ImageError.ts"
 import * as Initramfs from "./image/Initramfs.ts"
 import * as ModuleSet from "./image/ModuleSet.ts"
 import * as OciArchive from "./image/OciArchive.ts"
@@ -58,18 +58,6 @@ export interface BuildOptions {
   /** Path of the EFI; the SBOM is put beside it. */
   readonly output: string
 }
-
-const attempt = <A>(operation: string, where: string, run: () => A) =>
-  Effect.try({
-    try: run,
-    catch: (cause) =>
-      new ImageFileError({
-        operation,
-        path: where,
-        code: (cause as NodeJS.ErrnoException).code ?? "EIO",
-        cause,
-      }),
-  })
 
 // Components that every image has, whatever its recipe's files.
 const always = ["kernel", "efi-stub", "node"] as const
@@ -208,8 +196,8 @@ export const build = Effect.fn("Build.build")(function* ({ output, recipe }: Bui
   const release = kernel.attributes["release"] ?? ""
   const work = path.join(directory, "build")
   const modulesWork = path.join(cache.root, "modules", kernel.key)
-  yield* attempt("create", work, () => fs.mkdirSync(work, { recursive: true }))
-  yield* attempt("create", modulesWork, () => fs.mkdirSync(modulesWork, { recursive: true }))
+  yield* fileOperation("create", work, () => fs.mkdirSync(work, { recursive: true }))
+  yield* fileOperation("create", modulesWork, () => fs.mkdirSync(modulesWork, { recursive: true }))
 
   const init = path.join(work, "init")
   const sealing = Seal.seal({
@@ -295,7 +283,7 @@ export const build = Effect.fn("Build.build")(function* ({ output, recipe }: Bui
     })),
     ...ours,
   ])
-  yield* attempt("write", sbom, () => fs.writeFileSync(sbom, document))
+  yield* fileOperation("write", sbom, () => fs.writeFileSync(sbom, document))
 
   const name = partOf(recipe)
   const sizes = new Map<string, number>()
@@ -315,6 +303,6 @@ export const build = Effect.fn("Build.build")(function* ({ output, recipe }: Bui
     seconds: Number((yield* Clock.monotonicTimeNanos) - started) / 1e9,
   } satisfies Build
   const record = recordPath(output)
-  yield* attempt("write", record, () => fs.writeFileSync(record, `${JSON.stringify(built, null, 2)}\n`))
+  yield* fileOperation("write", record, () => fs.writeFileSync(record, `${JSON.stringify(built, null, 2)}\n`))
   return built
 })

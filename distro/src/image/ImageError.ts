@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { Data } from "effect"
+import { Data, Effect } from "effect"
 
 /**
  * The build machine's file system refused an operation.
@@ -229,3 +229,23 @@ const explain = (code: string, cause: unknown): string => {
       return cause instanceof Error ? cause.message : String(cause)
   }
 }
+
+/**
+ * Runs a synchronous file operation of the build machine; what it throws
+ * becomes {@link ImageFileError}.
+ */
+export const fileOperation = <A>(
+  operation: string,
+  file: string,
+  run: () => A,
+): Effect.Effect<A, ImageFileError> =>
+  Effect.try({
+    try: run,
+    catch: (cause) =>
+      new ImageFileError({
+        operation,
+        path: file,
+        code: (cause as NodeJS.ErrnoException).code ?? "EIO",
+        cause,
+      }),
+  })

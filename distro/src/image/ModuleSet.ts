@@ -11,7 +11,7 @@ import { Data, Effect } from "effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { runToolOk } from "../components/Tools.ts"
-import { ImageFileError } from "./ImageError.ts"
+import { fileOperation } from "./ImageError.ts"
 import type { Entry } from "./Initramfs.ts"
 
 /**
@@ -44,18 +44,6 @@ export interface ModuleSetOptions {
   readonly work: string
 }
 
-const attempt = <A>(operation: string, where: string, run: () => A) =>
-  Effect.try({
-    try: run,
-    catch: (cause) =>
-      new ImageFileError({
-        operation,
-        path: where,
-        code: (cause as NodeJS.ErrnoException).code ?? "EIO",
-        cause,
-      }),
-  })
-
 // depmod takes seconds over a whole kernel, so its answer is kept beside the modules.
 const dependencies = Effect.fnUntraced(function* (options: ModuleSetOptions) {
   const file = path.join(options.work, "modules.dep")
@@ -72,12 +60,12 @@ const dependencies = Effect.fnUntraced(function* (options: ModuleSetOptions) {
     })
     const lines = stdout.split("\n").filter((line) => /^\S+\.ko(\.\w+)?:/u.test(line))
     const partial = `${file}.${process.pid}`
-    yield* attempt("write", file, () => {
+    yield* fileOperation("write", file, () => {
       fs.writeFileSync(partial, `${lines.join("\n")}\n`)
       fs.renameSync(partial, file)
     })
   }
-  return parse(yield* attempt("read", file, () => fs.readFileSync(file, "utf8")))
+  return parse(yield* fileOperation("read", file, () => fs.readFileSync(file, "utf8")))
 })
 
 /**
@@ -103,7 +91,9 @@ const dependencies = Effect.fnUntraced(function* (options: ModuleSetOptions) {
 export const entries = Effect.fn("ModuleSet.entries")(function* (options: ModuleSetOptions) {
   const base = path.join(options.root, "lib/modules", options.release)
   const target = `/lib/modules/${options.release}`
-  const builtin = yield* attempt("read", base, () => fs.readFileSync(path.join(base, "modules.builtin")))
+  const builtin = yield* fileOperation("read", base, () =>
+    fs.readFileSync(path.join(base, "modules.builtin")),
+  )
   const builtinNames = new Set(parse(builtin.toString("utf8").replaceAll("\n", ":\n")).keys())
   const { load, unknown } = order(yield* dependencies(options), options.modules)
   for (const { name, neededBy } of unknown) {
@@ -137,10 +127,10 @@ export const entries = Effect.fn("ModuleSet.entries")(function* (options: Module
 const decompressed = Effect.fnUntraced(function* (from: string, to: string) {
   if (!from.endsWith(".xz")) return from
   if (fs.existsSync(to)) return to
-  yield* attempt("create", path.dirname(to), () => fs.mkdirSync(path.dirname(to), { recursive: true }))
+  yield* fileOperation("create", path.dirname(to), () => fs.mkdirSync(path.dirname(to), { recursive: true }))
   // The kernel checks the signature that is appended to the module itself, so its bytes must be exactly xz's output.
   const partial = `${to}.${process.pid}.xz`
-  yield* attempt("copy", partial, () => fs.copyFileSync(from, partial))
+  yield* fileOperation("copy", partial, () => fs.copyFileSync(from, partial))
   yield* runToolOk({
     component: "kernel",
     doing: `decompressing ${path.basename(from)}`,
@@ -149,6 +139,6 @@ const decompressed = Effect.fnUntraced(function* (from: string, to: string) {
     args: ["--decompress", "--force", partial],
     env: { PATH: process.env["PATH"] },
   })
-  yield* attempt("rename", to, () => fs.renameSync(partial.replace(/\.xz$/u, ""), to))
+  yield* fileOperation("rename", to, () => fs.renameSync(partial.replace(/\.xz$/u, ""), to))
   return to
 })

@@ -15,7 +15,7 @@ import * as fs from "node:fs"
 import { createRequire } from "node:module"
 import * as path from "node:path"
 import { runToolOk } from "../components/Tools.ts"
-import { ImageFileError, ToolFailed } from "./ImageError.ts"
+import { fileOperation, ToolFailed } from "./ImageError.ts"
 
 /** What {@link seal} takes. */
 export interface SealOptions {
@@ -65,18 +65,6 @@ export const seaConfig = (main: string, output: string) => ({
 })
 
 const require = createRequire(import.meta.url)
-
-const file = <A>(operation: string, where: string, run: () => A) =>
-  Effect.try({
-    try: run,
-    catch: (cause) =>
-      new ImageFileError({
-        operation,
-        path: where,
-        code: (cause as NodeJS.ErrnoException).code ?? "EIO",
-        cause,
-      }),
-  })
 
 /**
  * Bundles init; used alone by tests that look at what is in it.
@@ -144,7 +132,9 @@ export const seal = Effect.fn("Seal.seal")(function* (options: SealOptions) {
   const blob = path.join(options.directory, "init.blob")
   const config = path.join(options.directory, "sea.json")
   const bundled = yield* bundle(options.entry, script)
-  yield* file("write", config, () => fs.writeFileSync(config, JSON.stringify(seaConfig(script, blob))))
+  yield* fileOperation("write", config, () =>
+    fs.writeFileSync(config, JSON.stringify(seaConfig(script, blob))),
+  )
   // The same executable makes the snapshot and carries it: V8 refuses another build's.
   yield* runToolOk({
     component: "init",
@@ -156,7 +146,7 @@ export const seal = Effect.fn("Seal.seal")(function* (options: SealOptions) {
   })
   const partial = `${options.output}.${process.pid}.partial`
   yield* Effect.gen(function* () {
-    yield* file("copy node to", partial, () => {
+    yield* fileOperation("copy node to", partial, () => {
       fs.copyFileSync(options.node, partial)
       fs.chmodSync(partial, 0o755)
     })
@@ -176,7 +166,7 @@ export const seal = Effect.fn("Seal.seal")(function* (options: SealOptions) {
       ],
       env: { LANG: "C.UTF-8" },
     })
-    yield* file("rename", options.output, () => fs.renameSync(partial, options.output))
+    yield* fileOperation("rename", options.output, () => fs.renameSync(partial, options.output))
   }).pipe(Effect.ensuring(Effect.sync(() => fs.rmSync(partial, { force: true }))))
   return {
     output: options.output,
