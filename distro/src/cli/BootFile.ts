@@ -4,22 +4,11 @@
  */
 import * as BootRecord from "@kios/core/BootRecord"
 import * as Plan from "@kios/core/Plan"
-import { Data, Effect, Runtime } from "effect"
+import { Effect } from "effect"
 import * as fs from "node:fs"
 import { pipeline } from "../pipeline.ts"
 import type { Timeline } from "../vm/Timeline.ts"
-import { exitCodes } from "./Output.ts"
-
-/** A file with a boot cannot be read, or a picture of one cannot be written. */
-export class BootFileError extends Data.TaggedError("BootFileError")<{
-  readonly file: string
-  readonly reason: string
-}> {
-  override readonly [Runtime.errorExitCode] = exitCodes.usage
-  override get message(): string {
-    return `${this.file}: ${this.reason}`
-  }
-}
+import { BadInput } from "./BadInput.ts"
 
 // A record of a thousand stages is below 1 MB; a log of a run is a few.
 const MAX_BYTES = 64 * 1024 * 1024
@@ -115,7 +104,7 @@ const runOutput = (text: string): Timeline | undefined => {
   }
 }
 
-/** Reads a boot from a file. Fails with {@link BootFileError}. */
+/** Reads a boot from a file. Fails with {@link BadInput}. */
 export const readBoot = Effect.fn("BootFile.read")(function* (file: string) {
   const text = yield* Effect.try({
     try: () => {
@@ -124,7 +113,7 @@ export const readBoot = Effect.fn("BootFile.read")(function* (file: string) {
       return fs.readFileSync(file, "utf8")
     },
     catch: (cause) =>
-      new BootFileError({
+      new BadInput({
         file,
         reason:
           cause instanceof RangeError
@@ -135,16 +124,16 @@ export const readBoot = Effect.fn("BootFile.read")(function* (file: string) {
   const timeline = runOutput(text)
   if (timeline !== undefined) return fromTimeline(timeline)
   return yield* BootRecord.fromJson(text).pipe(
-    Effect.mapError((error) => new BootFileError({ file, reason: error.message })),
+    Effect.mapError((error) => new BadInput({ file, reason: error.message })),
   )
 })
 
-/** Writes a picture. Fails with {@link BootFileError}. */
-export const writePicture = (file: string, svg: string): Effect.Effect<void, BootFileError> =>
+/** Writes a picture. Fails with {@link BadInput}. */
+export const writePicture = (file: string, svg: string): Effect.Effect<void, BadInput> =>
   Effect.try({
     try: () => fs.writeFileSync(file, svg),
     catch: (cause) =>
-      new BootFileError({
+      new BadInput({
         file,
         reason: `cannot be written: ${(cause as NodeJS.ErrnoException).code ?? String(cause)}`,
       }),

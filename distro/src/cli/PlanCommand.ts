@@ -7,14 +7,15 @@ import * as PlanSvg from "@kios/core/PlanSvg"
 import { Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { pipeline } from "../pipeline.ts"
-import { BootFileError, readBoot, writePicture } from "./BootFile.ts"
+import { BadInput } from "./BadInput.ts"
+import { readBoot, writePicture } from "./BootFile.ts"
 import { svg, theme } from "./TimelineCommand.ts"
 
 /** How long this distro's stages took in the boot of that file, milliseconds by name. */
 const durationsIn = Effect.fnUntraced(function* (file: string) {
   const durations = BootRecord.durations(yield* readBoot(file))
   if (!pipeline.stages.some((stage) => durations[stage.name] !== undefined))
-    return yield* new BootFileError({
+    return yield* new BadInput({
       file,
       reason: "has no stage of this distro that ended; was it recorded on a node of another distro?",
     })

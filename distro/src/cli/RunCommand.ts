@@ -11,6 +11,7 @@ import * as DiskImage from "../image/DiskImage.ts"
 import { type Disk } from "../vm/QemuArguments.ts"
 import * as Timeline from "../vm/Timeline.ts"
 import * as VmRun from "../vm/VmRun.ts"
+import { BadInput } from "./BadInput.ts"
 import { buildReference, defaultEfi, json } from "./BuildCommand.ts"
 import { exitCodes, Output, type OutputShape } from "./Output.ts"
 import { goalOf, parsed, parseForward, parseSeconds, parseUntil, type Until } from "./RunOptions.ts"
@@ -19,7 +20,6 @@ import { showEvent } from "./ShowEvent.ts"
 /** The machine did not reach what was asked for. */
 export class NotReached extends Data.TaggedError("NotReached")<{
   readonly reason: string
-  readonly tail: ReadonlyArray<string>
 }> {
   override readonly [Runtime.errorExitCode] = exitCodes.notReached
   override get message(): string {
@@ -34,17 +34,6 @@ export class MachineStopped extends Data.TaggedError("MachineStopped")<{
 }> {
   override get message(): string {
     return `the machine stopped (${this.how}); the last line of its console: ${this.lastLine}`
-  }
-}
-
-/** A file given on the command line is not what it should be. */
-export class BadInput extends Data.TaggedError("BadInput")<{
-  readonly file: string
-  readonly reason: string
-}> {
-  override readonly [Runtime.errorExitCode] = exitCodes.usage
-  override get message(): string {
-    return `${this.file}: ${this.reason}`
   }
 }
 
@@ -240,8 +229,7 @@ const run = Effect.fnUntraced(function* (options: Flags) {
     seconds: result.seconds,
     timeline: result.timeline,
   })
-  if (!result.reached)
-    return yield* new NotReached({ reason: result.reason ?? "not reached", tail: result.tail })
+  if (!result.reached) return yield* new NotReached({ reason: result.reason ?? "not reached" })
   if (options.until.length > 0) return
   for (const forward of machine.vm.forwards) {
     output.line(`port ${forward.guestPort} of the node: http://127.0.0.1:${forward.hostPort}/`)

@@ -232,20 +232,11 @@ const explain = (code: string, cause: unknown): string => {
 
 /**
  * Runs a synchronous file operation of the build machine; what it throws
- * becomes {@link ImageFileError}.
+ * goes through {@link fromUnknown}.
  */
 export const fileOperation = <A>(
   operation: string,
   file: string,
   run: () => A,
-): Effect.Effect<A, ImageFileError> =>
-  Effect.try({
-    try: run,
-    catch: (cause) =>
-      new ImageFileError({
-        operation,
-        path: file,
-        code: (cause as NodeJS.ErrnoException).code ?? "EIO",
-        cause,
-      }),
-  })
+): Effect.Effect<A, ImageError> =>
+  Effect.try({ try: run, catch: (cause) => fromUnknown(operation, file, cause) })

@@ -4,7 +4,6 @@
  * Given none, the kubelet makes an RSA pair before it does anything else,
  * which takes seconds on slow machines; a P-256 pair takes milliseconds.
  */
-import type { X509Certificate } from "node:crypto"
 import * as der from "./internal/der.ts"
 
 /** PEM texts. */
@@ -72,19 +71,4 @@ export const make = (hostname: string, notBefore: Date, days: number): Certifica
     certificate: pem("CERTIFICATE", certificate),
     privateKey: privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
   }
-}
-
-/**
- * What `node:crypto` reads out of a certificate; used by tests.
- *
- * @example
- * ```ts
- * import * as SelfSignedCertificate from "@kios/stages-kubelet/SelfSignedCertificate"
- *
- * const subjectOf = (pem: string) => SelfSignedCertificate.inspect(pem).subject
- * ```
- */
-export const inspect = (certificate: string): X509Certificate => {
-  const { X509Certificate: Certificate } = process.getBuiltinModule("node:crypto")
-  return new Certificate(certificate)
 }

@@ -1,6 +1,7 @@
 /**
  * The partitions of a kiOS disk.
  */
+import { PARTITION_TYPE } from "@kios/stages-mount/DataPartition"
 
 /**
  * Type GUID of an EFI system partition.
@@ -24,7 +25,7 @@ export const ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
  * const sfdisk = `label: gpt\ntype=${DiskImage.DATA_TYPE}\n`
  * ```
  */
-export const DATA_TYPE = "97aac693-d920-465a-94fe-eb59fc86dfaa"
+export const DATA_TYPE = PARTITION_TYPE
 
 /**
  * Directories of every data partition; see the boot contract in the design.
