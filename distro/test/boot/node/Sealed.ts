@@ -111,8 +111,14 @@ mount --bind /proc $root/proc
 ${before} timeout -s KILL 60 unshare -p -f chroot $root /proc/1/exe ${args} </dev/null >$root/out 2>&1 &
 for i in $(seq 100); do [ -s $root/dev/kmsg ] && break; sleep 0.3; done
 sleep 1
-kill -KILL $!
-umount $root/proc
+# Whoever has this root ends, and has ended before its mount is taken away.
+for i in $(seq 100); do
+  left=
+  for p in /proc/[0-9]*; do [ "$(readlink $p/root)" = $root ] && left="$left ${p#/proc/}"; done
+  [ -z "$left" ] && break
+  kill -KILL $left; sleep 0.3
+done
+umount $root/proc || exit 1
 ran=no; [ -e $root${marker} ] && ran=yes
 said=no; grep -q '>kios: ' $root/dev/kmsg && said=yes
 echo "${name} ran=$ran said=$said"
