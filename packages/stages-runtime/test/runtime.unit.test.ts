@@ -37,6 +37,7 @@ describe("containerd", () => {
       init: "/cg/init",
       runtime: "/cg/runtime",
       kubelet: "/cg/kubelet",
+      memoryMin: { init: 0, runtime: 0, kubelet: 0 },
     }),
   )
   const machineWith = (programs: TestMachine.TestMachineOptions["programs"]) =>
