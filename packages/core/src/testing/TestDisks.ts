@@ -17,8 +17,10 @@ export interface TestDisk {
   /** All of its bytes; what tests change here is what `readAt` gives. */
   readonly bytes: Uint8Array
   readonly sectorBytes: number
-  /** Where partitions begin and end, by number. */
-  readonly partitions: ReadonlyMap<number, { readonly start: number; readonly end: number }>
+  /** Where partitions begin and end, by number: those that the kernel has. */
+  readonly partitions: Map<number, { readonly start: number; readonly end: number }>
+  /** As sysfs says it: a memory stick, say. */
+  readonly removable?: boolean
   /** Filesystems by partition number; 0 is the whole disk. */
   readonly volumes: ReadonlyMap<number, Volume>
 }
