@@ -27,12 +27,12 @@ describe("pseudo-filesystems", () => {
       assert.deepStrictEqual(rowsOf(machine), [
         "/proc proc rw,nosuid,nodev,noexec,relatime",
         "/sys sysfs rw,nosuid,nodev,noexec,relatime",
-        "/dev devtmpfs rw,nosuid,noexec,relatime mode=0755",
-        "/dev/pts devpts rw,nosuid,noexec,relatime ptmxmode=0666,mode=0620,gid=5",
-        "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime mode=1777,size=64M",
+        "/dev devtmpfs rw,nosuid,noexec,relatime mode=0755,size=4M,nr_inodes=64k",
+        "/dev/pts devpts rw,nosuid,noexec,relatime ptmxmode=0000,mode=0620,gid=5",
+        "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime mode=1777,size=64M,nr_inodes=16k",
         "/sys/kernel/security securityfs rw,nosuid,nodev,noexec,relatime",
         "/sys/fs/bpf bpf rw,nosuid,nodev,noexec,relatime mode=0700",
-        "/sys/kernel/tracing tracefs rw,nosuid,nodev,noexec,relatime",
+        "/sys/kernel/tracing tracefs rw,nosuid,nodev,noexec,relatime mode=0700",
       ])
       assert.deepStrictEqual(
         Context.get(services, PseudoFilesystems).mounted,
@@ -108,10 +108,10 @@ describe("ephemeral-filesystems", () => {
       const machine = TestMachine.make()
       yield* up(EphemeralFilesystems.stage, machine)
       assert.deepStrictEqual(rowsOf(machine), [
-        "/run tmpfs rw,nosuid,nodev,noexec,relatime mode=0755,size=20%",
-        "/tmp tmpfs rw,nosuid,nodev,noexec,relatime mode=1777,size=64M",
+        "/run tmpfs rw,nosuid,nodev,noexec,relatime mode=0755,size=20%,nr_inodes=64k",
+        "/tmp tmpfs rw,nosuid,nodev,noexec,relatime mode=0755,size=64M,nr_inodes=16k",
         "/var tmpfs rw,nosuid,nodev,relatime mode=0755,size=50%",
-        "/opt tmpfs rw,nosuid,nodev,relatime mode=0755,size=256M",
+        "/opt tmpfs rw,nosuid,nodev,relatime mode=0755,size=256M,nr_inodes=16k",
       ])
       for (const directory of ["/run/kios/log", "/var/lib", "/var/log", "/opt/cni/bin"])
         assert.isTrue(machine.exists(directory), directory)
@@ -266,7 +266,7 @@ describe("mountAll", () => {
   it.effect("makes a mount point where there is none, and only there", () =>
     Effect.gen(function* () {
       const machine = TestMachine.make({ files: { "/there/": "" } })
-      const row = { source: "t", fstype: "tmpfs", flags: [], why: "test" } as const
+      const row = { source: "t", fstype: "tmpfs", flags: [], why: "test", reference: "test" } as const
       yield* MountTable.mountAll([
         { ...row, target: "/there" },
         { ...row, target: "/made/here" },
