@@ -76,15 +76,19 @@ const hints: Readonly<Record<string, string>> = {
   "write EINVAL": "the kernel refused the value",
   "write ENOENT": "no such file: is the filesystem mounted and the feature built in?",
   "BLKPG_ADD_PARTITION EBUSY": "the kernel has it already, or one that it overlaps",
-  "BLKPG_ADD_PARTITION EINVAL": "it does not lie on the disk, or not at whole sectors, or the device is no whole disk",
+  "BLKPG_ADD_PARTITION EINVAL":
+    "it does not lie on the disk, or not at whole sectors, or the device is no whole disk",
   "BLKPG_RESIZE_PARTITION EBUSY": "it would overlap another partition",
-  "BLKPG_RESIZE_PARTITION EINVAL": "it begins elsewhere, its length is not of whole sectors, or the device is no whole disk",
+  "BLKPG_RESIZE_PARTITION EINVAL":
+    "it begins elsewhere, its length is not of whole sectors, or the device is no whole disk",
   "BLKPG_RESIZE_PARTITION ENXIO": "the kernel has no partition of this number",
   "EXT4_IOC_RESIZE_FS EBUSY": "it is being resized already",
-  "EXT4_IOC_RESIZE_FS EINVAL": "a mounted filesystem cannot shrink, or its reserved descriptor blocks are inconsistent",
+  "EXT4_IOC_RESIZE_FS EINVAL":
+    "a mounted filesystem cannot shrink, or its reserved descriptor blocks are inconsistent",
   "EXT4_IOC_RESIZE_FS ENOSPC": "the device is smaller than that",
   "EXT4_IOC_RESIZE_FS ENOTTY": "the filesystem is not ext4",
-  "EXT4_IOC_RESIZE_FS EOPNOTSUPP": "it has features with which the kernel cannot grow it while it is mounted: use resize2fs from another system",
+  "EXT4_IOC_RESIZE_FS EOPNOTSUPP":
+    "it has features with which the kernel cannot grow it while it is mounted: use resize2fs from another system",
   "EXT4_IOC_RESIZE_FS EPERM":
     "CAP_SYS_RESOURCE is missing, or the filesystem has recorded errors: check it with e2fsck -f from another system",
   "chroot EPERM": "CAP_SYS_CHROOT is missing",

@@ -117,7 +117,13 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
     })
 
   /** An ioctl(2) of what `path` is, which may wait for a device. */
-  const ioctl = (path: string, request: string, args: ErrorAbout["args"], code: number, argument: Uint8Array) =>
+  const ioctl = (
+    path: string,
+    request: string,
+    args: ErrorAbout["args"],
+    code: number,
+    argument: Uint8Array,
+  ) =>
     Effect.suspend(() => {
       let fd: number
       try {
@@ -125,7 +131,11 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
       } catch (cause) {
         return Effect.fail(files.toKernelError("open", path, cause))
       }
-      return offLoop({ syscall: "ioctl", path, args: { request, ...args } }, "ioctl", [fd, code, argument]).pipe(
+      return offLoop({ syscall: "ioctl", path, args: { request, ...args } }, "ioctl", [
+        fd,
+        code,
+        argument,
+      ]).pipe(
         Effect.ensuring(Effect.sync(() => fs.closeSync(fd))),
         // The call must be over before its file and buffer are gone.
         Effect.uninterruptible,
