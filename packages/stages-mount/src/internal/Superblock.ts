@@ -174,3 +174,12 @@ export const explain = (
     return `the filesystem is damaged or its disk fails; ${repair(device)}`
   return undefined
 }
+
+/** As many blocks as a device of that size holds for a filesystem. */
+export const blocksOn = (ext4: Ext4, deviceBytes: number): number => {
+  const blocks = Math.floor(deviceBytes / ext4.blockBytes)
+  if (ext4.blocksPerGroup === 0) return blocks
+  // As mke2fs(8) and resize2fs(8) do: a last group that is hardly larger than what it needs for itself is left out.
+  const rest = (blocks - ext4.firstBlock) % ext4.blocksPerGroup
+  return rest > 0 && rest < ext4.groupOverhead + 50 ? blocks - rest : blocks
+}
