@@ -33,7 +33,8 @@ const growPartition = Effect.fnUntraced(function* (disk: Disks.Disk, name: strin
     return
   }
   const first = yield* kernel.readAt(disk.device, 0, disk.sectorBytes)
-  const planned = GptGrow.plan(disk, read.success, first, number)
+  const backupIsWhole = yield* Disks.backupIsWhole(disk, read.success)
+  const planned = GptGrow.plan(disk, read.success, { first, backupIsWhole, number })
   if (Result.isFailure(planned)) {
     yield* Effect.logWarning(`${device} does not grow: ${planned.failure}`)
     return

@@ -105,8 +105,10 @@ describe("which partition", () => {
       const machine = yield* make({ disks: { nvme0n1: data(), sdb: data(), sda: data() } })
       assert.strictEqual(yield* chosen(machine), "/dev/nvme0n1p1")
       assert.isTrue(
-        machine.kmsg.some((line) =>
-          line.includes("using /dev/nvme0n1p1, by the rule of") && line.includes("and not /dev/sda1, /dev/sdb1 ("),
+        machine.kmsg.some(
+          (line) =>
+            line.includes("using /dev/nvme0n1p1, by the rule of") &&
+            line.includes("and not /dev/sda1, /dev/sdb1 ("),
         ),
         machine.kmsg.join("\n"),
       )
@@ -195,7 +197,10 @@ describe("the mount", () => {
       assert.deepStrictEqual(machine.log().slice(seen), made)
       assert.strictEqual(machine.read("/var/lib/containerd/kept"), "x")
       for (const [, target] of Stage.directories)
-        assert.includeMembers([...(machine.mountAt(target)?.flags ?? [])], ["rw", "nosuid", "nodev", "relatime"])
+        assert.includeMembers(
+          [...(machine.mountAt(target)?.flags ?? [])],
+          ["rw", "nosuid", "nodev", "relatime"],
+        )
       yield* Scope.close(scope, Exit.void)
       assert.deepStrictEqual(machine.log().slice(seen + made.length), [
         'umount2("/var/log", MNT_DETACH)',

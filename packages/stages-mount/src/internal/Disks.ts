@@ -98,6 +98,36 @@ const staleReason = (first: Buffer): string | undefined => {
     : "its first sector holds something else"
 }
 
+/** Reads the table whose header is in one sector. */
+const tableAt = Effect.fnUntraced(function* (disk: Disk, lba: bigint) {
+  const kernel = yield* Kernel
+  const read = (from: bigint, length: number) =>
+    kernel.readAt(disk.device, Number(from) * disk.sectorBytes, length)
+  const block = yield* read(lba, disk.sectorBytes)
+  const header = Gpt.parseHeader(block, lba, BigInt(disk.sectors - 1))
+  if (Result.isFailure(header)) return { alternate: undefined, table: Result.fail(header.failure) }
+  const { backupLba, entriesLba, entryBytes, entryCount } = header.success
+  const entries = yield* read(entriesLba, entryBytes * entryCount)
+  const table = Result.map(Gpt.parseEntries(header.success, entries), (partitions) => ({
+    header: header.success,
+    block,
+    entries,
+    ...Gpt.believable(header.success, partitions),
+  }))
+  return { alternate: backupLba, table }
+})
+
+/** Whether the backup of a primary table is where its header says, and says the same. */
+export const backupIsWhole = Effect.fnUntraced(function* (
+  disk: Disk,
+  { header }: Table,
+): Effect.fn.Return<boolean, KernelError, Kernel> {
+  const { backupLba } = header
+  if (backupLba <= 1n || backupLba >= BigInt(disk.sectors)) return false
+  const { table } = yield* tableAt(disk, backupLba)
+  return Result.isSuccess(table) && table.success.header.entriesCrc === header.entriesCrc
+})
+
 /**
  * Reads a disk's table: the primary or, if that is damaged, the backup. Fails
  * with a sentence; `damaged` says that there is something which looks like one.
@@ -114,22 +144,7 @@ export const readTable = Effect.fnUntraced(function* (
   const none = (reason: string, damaged = false) => Result.fail({ reason, damaged })
   if (sectors < 3 || sectorBytes < 512) return none("the disk is too small for a partition table")
   const last = BigInt(sectors - 1)
-  const read = (lba: bigint, length: number) => kernel.readAt(disk.device, Number(lba) * sectorBytes, length)
-  const at = Effect.fnUntraced(function* (lba: bigint) {
-    const block = yield* read(lba, sectorBytes)
-    const header = Gpt.parseHeader(block, lba, last)
-    if (Result.isFailure(header)) return { alternate: undefined, table: Result.fail(header.failure) }
-    const { backupLba, entriesLba, entryBytes, entryCount } = header.success
-    const entries = yield* read(entriesLba, entryBytes * entryCount)
-    const table = Result.map(Gpt.parseEntries(header.success, entries), (partitions) => ({
-      header: header.success,
-      block,
-      entries,
-      ...Gpt.believable(header.success, partitions),
-    }))
-    return { alternate: backupLba, table }
-  })
-  const primary = yield* at(1n)
+  const primary = yield* tableAt(disk, 1n)
   if (Result.isSuccess(primary.table))
     return Result.succeed({ ...primary.table.success, primaryProblem: undefined })
   const reason = primary.table.failure
@@ -137,7 +152,7 @@ export const readTable = Effect.fnUntraced(function* (
   let second = ""
   for (const lba of places) {
     if (lba <= 1n || lba > last) continue
-    const backup = yield* at(lba)
+    const backup = yield* tableAt(disk, lba)
     if (Result.isFailure(backup.table)) {
       second = backup.table.failure
       continue

@@ -76,16 +76,16 @@ const protectiveMbr = (first: Uint8Array, sectors: number): Buffer | undefined =
 /**
  * Plans it. Fails with a sentence when the partition cannot be grown.
  *
- * @param first the disk's first sector
- * @param number the partition's place in the table
+ * @param about the disk's first sector, whether the backup is where the table says and says the same, and the
+ *   partition's place in the table
  */
 export const plan = (
   disk: Disk,
   table: Table,
-  first: Uint8Array,
-  number: number,
+  about: { readonly first: Uint8Array; readonly backupIsWhole: boolean; readonly number: number },
 ): Result.Result<Plan, string> => {
   const { header } = table
+  const { backupIsWhole, first, number } = about
   const partition = table.partitions.find((one) => one.number === number)
   if (partition === undefined) return Result.fail(`its partition table has no usable partition ${number}`)
   if (table.problems.length > 0)
@@ -101,9 +101,9 @@ export const plan = (
   const aligned = BigInt(ALIGNMENT / disk.sectorBytes)
   const target = ((lastUsable + 1n) / aligned) * aligned - 1n
   const grows = target > partition.lastLba
-  // A primary table that is damaged is written anew from the backup.
+  // A primary table that is damaged is written anew from the backup; so is a backup from the primary.
   const repairs = table.primaryProblem !== undefined
-  if (!grows && !repairs) return Result.succeed({ writes: [], partition })
+  if (!grows && !repairs && backupIsWhole) return Result.succeed({ writes: [], partition })
   if (partition.lastLba > lastUsable)
     return Result.fail("there is no room for the backup partition table at the disk's end")
 
