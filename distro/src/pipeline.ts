@@ -8,6 +8,7 @@ import * as KubeletConfigFile from "@kios/stages-kubelet/KubeletConfigFile"
 import * as Kubelet from "@kios/stages-kubelet/Kubelet"
 import * as Cgroups from "@kios/stages-mount/Cgroups"
 import * as DataPartition from "@kios/stages-mount/DataPartition"
+import * as DiskGrow from "@kios/stages-mount/DiskGrow"
 import * as EphemeralFilesystems from "@kios/stages-mount/EphemeralFilesystems"
 import * as EtcOverlay from "@kios/stages-mount/EtcOverlay"
 import * as PseudoFilesystems from "@kios/stages-mount/PseudoFilesystems"
@@ -46,6 +47,7 @@ export const pipeline = Pipeline.make([
   Cgroups.stage,
   modules.boot,
   DataPartition.stage,
+  DiskGrow.stage,
   RemainingPods.stage,
   Containerd.make(runtime),
   ImagePreload.stage,

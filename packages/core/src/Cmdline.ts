@@ -1,7 +1,7 @@
 /**
  * The kernel command line, as far as kiOS reads it, by Schema.
  *
- * What the kernel and other programs understand is left alone; a `kios.` key
+ * What the kernel and other programs understand is left alone; a `kios.` or `datapart.` key
  * that nobody knows, or a value that does not fit, is a problem that is told
  * and not a reason to refuse to boot.
  */
@@ -34,9 +34,13 @@ const DataPartition = Schema.String.check(
   }),
 )
 
+// As systemd spells them; a bare key is a yes.
+const Switch = Schema.Literals(["", "1", "yes", "true", "on", "0", "no", "false", "off"])
+
 // One decoder a key, so that one bad value does not take the others with it.
 const keys = {
   datapart: DataPartition,
+  "datapart.grow": Switch,
   "kios.log": LogLevelName,
   "kios.hostname": Hostname,
   "kios.modules": ModuleList,
@@ -46,6 +50,8 @@ const keys = {
 export interface CmdlineValues {
   /** Where the data partition is; without it, found by its GPT type. */
   readonly datapart?: string
+  /** Whether the data partition and its filesystem are grown to the end of the disk. */
+  readonly growDataPartition?: boolean
   /** The least level that init logs. */
   readonly logLevel: "debug" | "info" | "warn" | "error"
   readonly hostname?: string
@@ -111,7 +117,7 @@ export const parse = (raw: string): CmdlineShape => {
       // As with the kernel's own parameters, the last one counts.
       if (Result.isSuccess(decoded)) Object.assign(found, { [known]: decoded.success })
       else problems.push({ key, value, reason: decoded.failure.message.split("\n")[0] ?? "" })
-    } else if (key.startsWith("kios.")) {
+    } else if (key.startsWith("kios.") || key.startsWith("datapart.")) {
       problems.push({ key, value, reason: `no such key; kiOS knows ${Object.keys(keys).join(", ")}` })
     }
   }
@@ -122,6 +128,9 @@ export const parse = (raw: string): CmdlineShape => {
     values: {
       ...(found.datapart === undefined ? {} : { datapart: found.datapart }),
       ...(found["kios.hostname"] === undefined ? {} : { hostname: found["kios.hostname"] }),
+      ...(["", "1", "yes", "true", "on"].includes(found["datapart.grow"] ?? "0")
+        ? { growDataPartition: true }
+        : {}),
       logLevel: found["kios.log"] ?? "info",
       modules: found["kios.modules"]?.split(",") ?? [],
     },

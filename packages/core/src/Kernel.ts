@@ -105,6 +105,14 @@ export interface DeadChild {
   readonly supervised: boolean
 }
 
+/** Where a partition is on its disk, in bytes. */
+export interface PartitionExtent {
+  /** Its place in the table, from 1 on. */
+  readonly number: number
+  readonly start: number
+  readonly length: number
+}
+
 /** The operations behind {@link Kernel}. */
 export interface KernelShape {
   /** mount(2). Runs off the event loop: a device may be slow. */
@@ -148,6 +156,32 @@ export interface KernelShape {
   readonly readText: (path: string) => Effect.Effect<string, KernelError>
   /** `length` bytes from `position` on; fewer at the end of the file or device. */
   readonly readAt: (path: string, position: number, length: number) => Effect.Effect<Uint8Array, KernelError>
+  /**
+   * Writes all of the bytes from `position` on into a file or block device that exists, and returns when they are on
+   * the disk (fdatasync(2)). Runs off the event loop.
+   */
+  readonly writeAt: (path: string, position: number, bytes: Uint8Array) => Effect.Effect<void, KernelError>
+  /**
+   * Gives the kernel a partition that it has not read from the disk's table itself: BLKPG_ADD_PARTITION
+   * (include/uapi/linux/blkpg.h). Runs off the event loop.
+   *
+   * @param disk device of the whole disk (`/dev/vda`)
+   */
+  readonly addPartition: (disk: string, partition: PartitionExtent) => Effect.Effect<void, KernelError>
+  /**
+   * Changes the length of a partition that the kernel has, also while it is mounted: BLKPG_RESIZE_PARTITION
+   * (include/uapi/linux/blkpg.h). The table on the disk stays as it is. Runs off the event loop.
+   *
+   * @param disk device of the whole disk (`/dev/vda`)
+   */
+  readonly resizePartition: (disk: string, partition: PartitionExtent) => Effect.Effect<void, KernelError>
+  /**
+   * Grows a mounted ext4 to that many of its own blocks: EXT4_IOC_RESIZE_FS (Documentation/filesystems/ext4).
+   * Runs off the event loop: on a large disk it takes seconds.
+   *
+   * @param target where it is mounted
+   */
+  readonly resizeFilesystem: (target: string, blocks: number) => Effect.Effect<void, KernelError>
   /** Creates or truncates a file. The mode (default `0o644`) applies when it is created. */
   readonly writeFile: (
     path: string,

@@ -36,13 +36,21 @@ export class KernelError extends Data.TaggedError("KernelError")<{
 
   /** What usually causes this errno from this call, in words; undefined when nothing useful can be said. */
   get hint(): string | undefined {
-    return hints[`${this.syscall} ${this.errno}`] ?? hints[this.errno]
+    const request = this.args?.["request"]
+    return (
+      (request === undefined ? undefined : hints[`${request} ${this.errno}`]) ??
+      hints[`${this.syscall} ${this.errno}`] ??
+      hints[this.errno]
+    )
   }
 }
 
-// Keys are "syscall ERRNO" or just "ERRNO"; from the ERRORS section of each
+// Keys are "syscall ERRNO", for ioctl(2) "REQUEST ERRNO", or just "ERRNO"; from the ERRORS section of each
 // call's page in man-pages(2), worded as what to look at.
 const hints: Readonly<Record<string, string>> = {
+  "mount EACCES": "the device is write-protected, or permission is denied on the way to it",
+  "mount EBADMSG": "a checksum of the filesystem is wrong: check it with fsck from another system",
+  "mount EUCLEAN": "the filesystem is damaged: check it with fsck from another system",
   "mount EBUSY": "the target is a mount point already, or the source is in use",
   "mount EINVAL":
     "an option or flag that this filesystem does not know, a bad superblock, or a target that is no mount point",
@@ -67,6 +75,22 @@ const hints: Readonly<Record<string, string>> = {
   "spawn ENOEXEC": "not an executable for this machine",
   "write EINVAL": "the kernel refused the value",
   "write ENOENT": "no such file: is the filesystem mounted and the feature built in?",
+  "BLKPG_ADD_PARTITION EBUSY": "the kernel has it already, or one that it overlaps",
+  "BLKPG_ADD_PARTITION EINVAL":
+    "it does not lie on the disk, or not at whole sectors, or the device is no whole disk",
+  "BLKPG_RESIZE_PARTITION EBUSY": "it would overlap another partition",
+  "BLKPG_RESIZE_PARTITION EINVAL":
+    "it begins elsewhere, its length is not of whole sectors, or the device is no whole disk",
+  "BLKPG_RESIZE_PARTITION ENXIO": "the kernel has no partition of this number",
+  "EXT4_IOC_RESIZE_FS EBUSY": "it is being resized already",
+  "EXT4_IOC_RESIZE_FS EINVAL":
+    "a mounted filesystem cannot shrink, or its reserved descriptor blocks are inconsistent",
+  "EXT4_IOC_RESIZE_FS ENOSPC": "the device is smaller than that",
+  "EXT4_IOC_RESIZE_FS ENOTTY": "the filesystem is not ext4",
+  "EXT4_IOC_RESIZE_FS EOPNOTSUPP":
+    "it has features with which the kernel cannot grow it while it is mounted: use resize2fs from another system",
+  "EXT4_IOC_RESIZE_FS EPERM":
+    "CAP_SYS_RESOURCE is missing, or the filesystem has recorded errors: check it with e2fsck -f from another system",
   "chroot EPERM": "CAP_SYS_CHROOT is missing",
   "sethostname EPERM": "CAP_SYS_ADMIN is missing",
   "reboot EPERM": "CAP_SYS_BOOT is missing",

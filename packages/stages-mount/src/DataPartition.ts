@@ -6,11 +6,10 @@
  * one boots all the same, in RAM, and says so. Nothing here ever formats,
  * repairs or writes to a filesystem that does not mount.
  */
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
-import * as Result from "effect/Result"
-import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { Cmdline } from "@kios/core/Cmdline"
 import { Kernel, type MountFlag } from "@kios/core/Kernel"
@@ -20,7 +19,10 @@ import { BootModules } from "@kios/core/capabilities/BootModules"
 import { DataPartition } from "@kios/core/capabilities/DataPartition"
 import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesystems"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
-import * as Gpt from "./Gpt.ts"
+import * as DataDevice from "./internal/DataDevice.ts"
+import * as Disks from "./internal/Disks.ts"
+import * as Superblock from "./internal/Superblock.ts"
+import { mountOne, type MountRow, strict } from "./MountTable.ts"
 
 /**
  * GPT partition type of a kiOS data partition.
@@ -46,6 +48,59 @@ export const PARTITION_TYPE = "97aac693-d920-465a-94fe-eb59fc86dfaa"
  */
 export const MOUNT_POINT = "/run/kios/data"
 
+const bound = (
+  inPartition: string,
+  target: string,
+  flags: ReadonlyArray<MountFlag>,
+  why: string,
+): MountRow => ({
+  source: `${MOUNT_POINT}/${inPartition}`,
+  target,
+  fstype: "none",
+  flags: ["MS_BIND", ...flags, "MS_RELATIME"],
+  why,
+  reference: "Talos: /var is nosuid and nodev, noexec was tried there and reverted",
+  when: "data-partition",
+})
+
+/**
+ * The mounts, on a node with a data partition. The source of the first is the
+ * partition's device.
+ *
+ * @example
+ * ```ts
+ * import * as DataPartition from "@kios/stages-mount/DataPartition"
+ *
+ * const [partition] = DataPartition.mounts // the partition itself, with errors=remount-ro
+ * ```
+ */
+export const mounts: ReadonlyArray<MountRow> = [
+  {
+    source: "the data partition",
+    target: MOUNT_POINT,
+    fstype: "ext4",
+    flags: [...strict, "MS_RELATIME"],
+    // Nothing is written any more to a filesystem that is known to be damaged.
+    options: "errors=remount-ro",
+    why: "what outlives a reboot; programs run from where its directories are bound, not from here",
+    reference: "ext4(5); Talos: /var is nosuid and nodev",
+    when: "data-partition",
+  },
+  bound(
+    "data/oci",
+    "/var/lib/containerd",
+    ["MS_NOSUID", "MS_NODEV"],
+    "images and containers' layers; exec stays allowed, containers run from it",
+  ),
+  bound(
+    "data/pods",
+    "/var/lib/kubelet",
+    ["MS_NOSUID", "MS_NODEV"],
+    "volumes of pods; exec stays allowed, pods run programs from volumes",
+  ),
+  bound("meta/log", "/var/log", strict, "logs of pods and of the node"),
+]
+
 /**
  * The partition's directories and where they appear. `/meta/etc` is the business of the /etc overlay.
  *
@@ -56,21 +111,9 @@ export const MOUNT_POINT = "/run/kios/data"
  * const outlives = DataPartition.directories.map(([, target]) => target)
  * ```
  */
-export const directories: ReadonlyArray<readonly [inPartition: string, target: string]> = [
-  ["data/oci", "/var/lib/containerd"],
-  ["data/pods", "/var/lib/kubelet"],
-  ["meta/log", "/var/log"],
-]
-
-// exec stays allowed: volumes of pods and layers of containers inherit it.
-const flags: ReadonlyArray<MountFlag> = ["MS_NOSUID", "MS_NODEV", "MS_RELATIME"]
-
-// How long `datapart=` is waited for: a disk behind a slow controller.
-const WAIT_SECONDS = 10
-
-interface Candidate extends Gpt.GptPartition {
-  readonly device: string
-}
+export const directories: ReadonlyArray<readonly [inPartition: string, target: string]> = mounts
+  .filter(({ flags }) => flags.includes("MS_BIND"))
+  .map(({ source, target }) => [source.slice(MOUNT_POINT.length + 1), target])
 
 /**
  * The partition's device name: `vda` has `vda1`, `nvme0n1` has `nvme0n1p1`.
@@ -83,149 +126,75 @@ interface Candidate extends Gpt.GptPartition {
  * ```
  */
 export const partitionDevice = (disk: string, number: number): string =>
-  `/dev/${disk}${/\d$/u.test(disk) ? "p" : ""}${number}`
+  `/dev/${Disks.partitionName(disk, number)}`
 
-/** The partitions of one disk, by the primary table or, if that is damaged, the backup. */
-const partitionsOf = Effect.fnUntraced(function* (
-  disk: string,
-): Effect.fn.Return<ReadonlyArray<Candidate>, KernelError, Kernel> {
-  const kernel = yield* Kernel
-  const number = (path: string) => Effect.map(kernel.readText(path), (text) => Number.parseInt(text, 10))
-  const sectorBytes = yield* number(`/sys/block/${disk}/queue/logical_block_size`)
-  // Always in units of 512 bytes, whatever the sector is.
-  const sectors = Math.floor(((yield* number(`/sys/block/${disk}/size`)) * 512) / sectorBytes)
-  const device = `/dev/${disk}`
-  const table = Effect.fnUntraced(function* (lba: bigint) {
-    const block = yield* kernel.readAt(device, Number(lba) * sectorBytes, sectorBytes)
-    const header = Gpt.parseHeader(block, lba)
-    if (Result.isFailure(header)) return Result.fail(header.failure)
-    const { entriesLba, entryBytes, entryCount } = header.success
-    if (entriesLba >= BigInt(sectors)) return Result.fail("the partition entries lie beyond the disk")
-    return Gpt.parseEntries(
-      header.success,
-      yield* kernel.readAt(device, Number(entriesLba) * sectorBytes, entryBytes * entryCount),
-    )
-  })
-  if (sectors < 3) return []
-  let found = yield* table(1n)
-  if (Result.isFailure(found)) {
-    const primary = found.failure
-    found = yield* table(BigInt(sectors - 1))
-    if (Result.isFailure(found)) return []
-    yield* Effect.logWarning(`${device}: using the backup partition table: ${primary}`)
-  }
-  return found.success.map((partition) => ({ ...partition, device: partitionDevice(disk, partition.number) }))
-})
+/** Why a device is not used. */
+class Unusable extends Data.TaggedError("Unusable")<{ readonly message: string }> {}
 
-// Memory, loop and optical devices hold no data partition.
-const isDisk = (name: string) => !/^(loop|ram|zram|sr|fd|dm-|md)/u.test(name)
-
-const allPartitions = Effect.gen(function* () {
-  const kernel = yield* Kernel
-  const disks = (yield* kernel.readDirectory("/sys/block")).filter(isDisk)
-  const found = yield* Effect.forEach(
-    disks,
-    (disk) =>
-      Effect.catch(partitionsOf(disk), (error) =>
-        Effect.as(
-          Effect.logWarning(`/dev/${disk} could not be read: ${error.message}`),
-          [] as ReadonlyArray<Candidate>,
-        ),
-      ),
-    { concurrency: 1 },
-  )
-  return found.flat()
-})
-
-/** The device that a `datapart=` value means, once it is there. */
-const bySpec = Effect.fnUntraced(function* (spec: string) {
-  const kernel = yield* Kernel
-  if (spec.startsWith("/dev/")) return (yield* kernel.stat(spec)) === undefined ? undefined : spec
-  const [key, value = ""] = [spec.slice(0, spec.indexOf("=")), spec.slice(spec.indexOf("=") + 1)]
-  for (const partition of yield* allPartitions) {
-    if (key === "PARTUUID" && partition.uuid === value.toLowerCase()) return partition.device
-    if (key === "PARTLABEL" && partition.label === value) return partition.device
-    if (key === "UUID" || key === "LABEL") {
-      const filesystem = yield* Effect.catch(ext4Names(partition.device), (error) =>
-        // A device node comes a moment after the table that tells of it.
-        Effect.as(error.errno === "ENOENT" ? Effect.void : Effect.logWarning(error.message), undefined),
-      )
-      if (
-        filesystem !== undefined &&
-        (key === "UUID" ? filesystem.uuid === value.toLowerCase() : filesystem.label === value)
-      ) {
-        return partition.device
-      }
-    }
-  }
-  return undefined
-})
-
-/** UUID and label in an ext4 superblock; undefined when it is none. Documentation/filesystems/ext4/super.rst. */
-const ext4Names = Effect.fnUntraced(function* (device: string) {
-  const kernel = yield* Kernel
-  const superblock = Buffer.from(yield* kernel.readAt(device, 1024, 0x88))
-  if (superblock.length < 0x88 || superblock.readUInt16LE(0x38) !== 0xef53) return undefined
-  const uuid = superblock.toString("hex", 0x68, 0x78).replace(/^(.{8})(.{4})(.{4})(.{4})/u, "$1-$2-$3-$4-")
-  return { uuid, label: superblock.toString("utf8", 0x78, 0x88).split("\0")[0] ?? "" }
-})
-
-const find = Effect.gen(function* () {
-  const { values } = yield* Cmdline
-  const spec = values.datapart
-  if (spec === "none") return undefined
-  if (spec !== undefined) {
-    const device = yield* bySpec(spec).pipe(
-      Effect.repeat({
-        schedule: Schedule.spaced("100 millis").pipe(Schedule.upTo({ duration: `${WAIT_SECONDS} seconds` })),
-        until: (found) => found !== undefined,
-      }),
-    )
-    if (device === undefined)
-      yield* Effect.logError(`datapart=${spec}: no such device within ${WAIT_SECONDS} s`)
-    return device
-  }
-  const candidates = (yield* allPartitions).filter((partition) => partition.type === PARTITION_TYPE)
-  const chosen = candidates[0]
-  if (candidates.length > 1) {
-    yield* Effect.logWarning(
-      `several data partitions: using ${chosen?.device}, the first by device name, and not ${candidates
-        .slice(1)
-        .map((other) => other.device)
-        .join(", ")} (choose with datapart=)`,
-    )
-  }
-  return chosen?.device
-})
-
-const mountDevice = Effect.fnUntraced(function* (device: string) {
-  const kernel = yield* Kernel
-  yield* kernel.makeDirectory(MOUNT_POINT)
-  yield* Effect.acquireRelease(
-    kernel.mount({ source: device, target: MOUNT_POINT, fstype: "ext4", flags }),
-    () =>
-      Effect.catch(kernel.umount(MOUNT_POINT), (error) =>
-        Effect.andThen(
-          Effect.logWarning(`${error.message}; detaching it`),
-          Effect.ignore(kernel.umount(MOUNT_POINT, ["MNT_DETACH"])),
-        ),
-      ),
-  )
-  for (const [inPartition, target] of directories) {
-    const source = `${MOUNT_POINT}/${inPartition}`
-    yield* kernel.makeDirectory(source)
-    yield* kernel.makeDirectory(target)
-    yield* Effect.acquireRelease(kernel.mount({ source, target, fstype: "none", flags: ["MS_BIND"] }), () =>
-      Effect.ignore(kernel.umount(target, ["MNT_DETACH"])),
-    )
-    yield* kernel.mount({
-      source: "none",
-      target,
-      fstype: "none",
-      flags: ["MS_REMOUNT", "MS_BIND", ...flags],
+/** The filesystem, if nothing is against mounting it for writing. */
+const usable = Effect.fnUntraced(function* (device: string) {
+  const content = yield* Superblock.identify(device)
+  if (content._tag === "Other")
+    return yield* new Unusable({
+      message: `it holds ${content.name} and no ext4 filesystem; kiOS formats nothing (mkfs.ext4 makes one)`,
     })
+  const objection = Superblock.objection(device, content.ext4)
+  if (objection !== undefined) return yield* new Unusable({ message: objection })
+  return content.ext4
+})
+
+const release = (target: string) =>
+  Effect.flatMap(Kernel, (kernel) =>
+    target === MOUNT_POINT
+      ? Effect.catch(kernel.umount(target), (error) =>
+          Effect.andThen(
+            Effect.logWarning(`${error.message}; detaching it`),
+            Effect.ignore(kernel.umount(target, ["MNT_DETACH"])),
+          ),
+        )
+      : Effect.ignore(kernel.umount(target, ["MNT_DETACH"])),
+  )
+
+const mountDevice = Effect.fnUntraced(function* (candidate: DataDevice.Candidate) {
+  const kernel = yield* Kernel
+  const { device } = candidate
+  yield* DataDevice.ensure(candidate)
+  const ext4 = yield* usable(device)
+  if (ext4.needsReplay) yield* Effect.logInfo(`${device} was not unmounted: its journal is replayed`)
+  if (!ext4.hasJournal)
+    yield* Effect.logWarning(
+      `${device} has no journal: a power cut can damage it (tune2fs -O has_journal adds one)`,
+    )
+  for (const row of mounts) {
+    const partition = row.target === MOUNT_POINT
+    if (!partition) yield* kernel.makeDirectory(row.source)
+    yield* kernel.makeDirectory(row.target)
+    const mount = mountOne(partition ? { ...row, source: device } : row)
+    yield* Effect.acquireRelease(partition ? explained(device, ext4, mount) : mount, () =>
+      release(row.target),
+    )
+    // What the journal or the replay has brought to light.
+    if (partition) yield* usable(device)
   }
 })
+
+/** A mount's error, with what the superblock tells of its cause. */
+const explained = <R>(
+  device: string,
+  ext4: Superblock.Ext4,
+  mount: Effect.Effect<void, KernelError, R>,
+): Effect.Effect<void, KernelError | Unusable, R | Kernel> =>
+  Effect.catch(mount, (error) =>
+    Effect.gen(function* () {
+      const partition = yield* Effect.catch(Disks.diskOf(device), () => Effect.succeed(undefined))
+      const name = device.slice("/dev/".length)
+      const bytes = yield* Disks.sizeInSysfs(
+        `/sys/block/${partition === undefined ? name : `${partition.disk}/${name}`}/size`,
+      )
+      const cause = Superblock.explain(device, ext4, bytes, error.errno)
+      return yield* cause === undefined ? error : new Unusable({ message: `${error.message}: ${cause}` })
+    }),
+  )
 
 /**
  * The stage. It only fails when the node's own filesystems do; a data
@@ -247,7 +216,20 @@ export const stage = Stage.make({
   requires: [PseudoFilesystems, EphemeralFilesystems, BootModules, Cmdline],
   provides: [DataPartition],
   tolerates: [
+    {
+      operation: "readText",
+      path: /^\/sys\/block\/[^/]+\/(removable|[^/]+\/size)$|^\/sys\/class\//u,
+      because: "it only says which of several is taken, and what a message explains",
+      silent: true,
+    },
     { operation: "readText", path: /^\/sys\/block\//u, because: "another disk may hold it" },
+    {
+      operation: "readDirectory",
+      path: /^\/sys\/(bus|class|block\/)/u,
+      because: "a kernel without the bus has no such directory",
+      silent: true,
+    },
+    { operation: "readLink", because: "it only says whether more disks may come", silent: true },
     {
       operation: "readAt",
       path: /\d$/u,
@@ -255,23 +237,27 @@ export const stage = Stage.make({
       because: "a partition that datapart= names is waited for",
       silent: true,
     },
-    { operation: "readAt", because: "another disk may hold it" },
+    { operation: "readAt", because: "another disk may hold it, or the node lives in RAM" },
+    { operation: "addPartition", errno: ["EBUSY"], because: "the kernel has it meanwhile", silent: true },
+    { operation: "addPartition", because: "the node lives in RAM" },
+    { operation: "stat", path: /^\/sys\/block\//u, because: "the node lives in RAM" },
     { operation: "makeDirectory", because: "the node lives in RAM" },
     { operation: "mount", because: "the node lives in RAM" },
   ],
   layer: Layer.effect(
     DataPartition,
     Effect.gen(function* () {
-      const device = yield* find
-      if (device === undefined) {
+      const found = yield* DataDevice.find(PARTITION_TYPE)
+      if (found === undefined) {
         yield* Effect.logWarning(
           "no data partition: this node lives in RAM and nothing that it keeps outlives a reboot",
         )
         return { device: undefined }
       }
+      const { device } = found
       // A scope of its own: what fails half-way is unmounted at once, and not at shutdown.
       const scope = yield* Effect.flatMap(Effect.scope, Scope.fork)
-      return yield* mountDevice(device).pipe(
+      return yield* mountDevice(found).pipe(
         Scope.provide(scope),
         Effect.as({ device: device as string | undefined }),
         Effect.catch((error) =>

@@ -1,5 +1,5 @@
 /**
- * The GUID partition table: enough of it to find a partition by its type.
+ * The GUID partition table: what it says, and which of its partitions can be believed.
  *
  * UEFI Specification 2.10, chapter 5. Pure functions over bytes: whatever the
  * disk holds, the answer is a table or a reason, and nothing outside the bytes
@@ -24,6 +24,13 @@ export interface GptPartition {
 
 /** What a header says. */
 export interface GptHeader {
+  /** Where it was read from. */
+  readonly lba: bigint
+  /** Bytes that its checksum is over. */
+  readonly headerBytes: number
+  /** The sectors that partitions may have, inclusive. */
+  readonly firstUsable: bigint
+  readonly lastUsable: bigint
   readonly entriesLba: bigint
   readonly entryCount: number
   readonly entryBytes: number
@@ -33,21 +40,32 @@ export interface GptHeader {
 
 /** Bytes of a header that are looked at. */
 export const HEADER_BYTES = 92
-// UEFI wants at least 16 KiB of entries; more than this many is no table of anybody's.
-const MAX_ENTRIES = 4096
-const MAX_ENTRY_BYTES = 4096
+// UEFI wants at least 16 KiB of entries. 1 MiB is 8192 of them; Linux itself gives a disk 255 partitions.
+const MAX_TABLE_BYTES = 2 ** 20
+
+/** Why a sector is no header at all, as opposed to a damaged one. */
+export const NO_SIGNATURE = "no GPT signature"
+
+/** Sectors that the entries take. */
+export const entrySectors = (header: GptHeader, sectorBytes: number): bigint =>
+  BigInt(Math.ceil((header.entryCount * header.entryBytes) / sectorBytes))
 
 /**
  * Reads the header in the block at LBA 1 (or at the last LBA: the backup).
  * Fails with a sentence.
  *
- * @param block at least {@link HEADER_BYTES} bytes, from the start of the LBA
+ * @param block the sector, of at least {@link HEADER_BYTES} bytes
  * @param lba where the block was read from
+ * @param lastLba the disk's last sector
  */
-export const parseHeader = (block: Uint8Array, lba: bigint): Result.Result<GptHeader, string> => {
+export const parseHeader = (
+  block: Uint8Array,
+  lba: bigint,
+  lastLba: bigint,
+): Result.Result<GptHeader, string> => {
   if (block.length < HEADER_BYTES) return Result.fail("the disk is too small for a partition table")
   const view = Buffer.from(block.buffer, block.byteOffset, block.byteLength)
-  if (view.toString("latin1", 0, 8) !== "EFI PART") return Result.fail("no GPT signature")
+  if (view.toString("latin1", 0, 8) !== "EFI PART") return Result.fail(NO_SIGNATURE)
   const headerBytes = view.readUInt32LE(12)
   if (headerBytes < HEADER_BYTES || headerBytes > block.length)
     return Result.fail(`header size ${headerBytes} is out of range`)
@@ -58,16 +76,31 @@ export const parseHeader = (block: Uint8Array, lba: bigint): Result.Result<GptHe
     return Result.fail(`the header says that it is for LBA ${view.readBigUInt64LE(24)}`)
   const entryCount = view.readUInt32LE(80)
   const entryBytes = view.readUInt32LE(84)
-  if (entryCount > MAX_ENTRIES) return Result.fail(`${entryCount} entries are more than ${MAX_ENTRIES}`)
-  if (entryBytes < 128 || entryBytes > MAX_ENTRY_BYTES || entryBytes % 8 !== 0)
-    return Result.fail(`entry size ${entryBytes} is out of range`)
-  return Result.succeed({
+  // 128 times a power of two.
+  if (entryBytes < 128 || entryBytes > MAX_TABLE_BYTES || (entryBytes & (entryBytes - 1)) !== 0)
+    return Result.fail(`entry size ${entryBytes} is not 128 times a power of two`)
+  if (entryCount * entryBytes > MAX_TABLE_BYTES)
+    return Result.fail(`${entryCount} entries of ${entryBytes} bytes are more than ${MAX_TABLE_BYTES} bytes`)
+  const header: GptHeader = {
+    lba,
+    headerBytes,
     backupLba: view.readBigUInt64LE(32),
+    firstUsable: view.readBigUInt64LE(40),
+    lastUsable: view.readBigUInt64LE(48),
     entriesLba: view.readBigUInt64LE(72),
     entryCount,
     entryBytes,
     entriesCrc: view.readUInt32LE(88),
-  })
+  }
+  // As Linux does (block/partitions/efi.c): such a table was made for another disk, or this one has shrunk.
+  if (header.lastUsable > lastLba || header.firstUsable > header.lastUsable)
+    return Result.fail(
+      `it gives sectors ${header.firstUsable} to ${header.lastUsable} to partitions, and the disk has ${lastLba + 1n}`,
+    )
+  const entriesEnd = header.entriesLba + entrySectors(header, block.length)
+  if (header.entriesLba < 2n || entriesEnd > lastLba + 1n || (header.entriesLba <= lba && lba < entriesEnd))
+    return Result.fail(`the partition entries at LBA ${header.entriesLba} lie beyond the disk or on a header`)
+  return Result.succeed(header)
 }
 
 /**
@@ -99,6 +132,37 @@ export const parseEntries = (
   return Result.succeed(partitions)
 }
 
+/**
+ * Leaves out the partitions that cannot be believed, each with a sentence: one
+ * that ends before it begins, that has sectors which the table does not give
+ * to partitions, or that shares sectors with another (of which nobody can say
+ * whose they are: both are left out).
+ */
+export const believable = (
+  header: GptHeader,
+  partitions: ReadonlyArray<GptPartition>,
+): { readonly partitions: ReadonlyArray<GptPartition>; readonly problems: ReadonlyArray<string> } => {
+  const problems: Array<string> = []
+  const sane = partitions.filter(({ firstLba, lastLba, number }) => {
+    const place = `partition ${number} (sectors ${firstLba} to ${lastLba})`
+    if (lastLba < firstLba) problems.push(`${place} ends before it begins`)
+    else if (firstLba < header.firstUsable || lastLba > header.lastUsable)
+      problems.push(`${place} is not within sectors ${header.firstUsable} to ${header.lastUsable}`)
+    else return true
+    return false
+  })
+  const overlapping = new Set<GptPartition>()
+  let furthest: GptPartition | undefined
+  for (const partition of sane.toSorted((a, b) => Number(a.firstLba - b.firstLba))) {
+    if (furthest !== undefined && partition.firstLba <= furthest.lastLba) {
+      overlapping.add(furthest).add(partition)
+      problems.push(`partitions ${furthest.number} and ${partition.number} overlap`)
+    }
+    if (furthest === undefined || partition.lastLba > furthest.lastLba) furthest = partition
+  }
+  return { partitions: sane.filter((partition) => !overlapping.has(partition)), problems }
+}
+
 const UNUSED = "00000000-0000-0000-0000-000000000000"
 
 // The first three fields of a GUID are little-endian, the rest is in order.
@@ -109,4 +173,5 @@ const guid = (bytes: Buffer): string => {
   return `${swapped(0, 4)}-${swapped(4, 6)}-${swapped(6, 8)}-${hex(8, 10)}-${hex(10, 16)}`
 }
 
-const crc32 = (bytes: Uint8Array): number => process.getBuiltinModule("node:zlib").crc32(bytes)
+/** The checksum of headers and entries. */
+export const crc32 = (bytes: Uint8Array): number => process.getBuiltinModule("node:zlib").crc32(bytes)

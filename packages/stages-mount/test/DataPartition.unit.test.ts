@@ -46,7 +46,7 @@ const chosen = (machine: TestMachine.TestMachine, cmdline = "") =>
     const fiber = yield* Effect.forkChild(Effect.scoped(up(Stage.stage, machine, earlier(cmdline))), {
       startImmediately: true,
     })
-    yield* TestClock.adjust("15 seconds")
+    yield* TestClock.adjust("40 seconds")
     return Context.get(yield* Fiber.join(fiber), DataPartition).device
   })
 
@@ -78,7 +78,7 @@ describe("which partition", () => {
     Effect.gen(function* () {
       const machine = yield* make()
       yield* chosen(machine, "datapart=PARTLABEL=later")
-      assert.include(machine.kmsg, "err error datapart=PARTLABEL=later: no such device within 10 s")
+      assert.include(machine.kmsg, "err error datapart=PARTLABEL=later: no such device within 30 s")
       assert.isTrue(machine.kmsg.some((line) => line.includes("this node lives in RAM")))
     }),
   )
@@ -91,10 +91,11 @@ describe("which partition", () => {
         { startImmediately: true },
       )
       yield* TestClock.adjust("3 seconds")
-      machine.write({ "/dev/late": { node: "fifo" } })
+      assert.include(machine.kmsg, "info waiting for datapart=/dev/late")
+      machine.plug("late", TestDisks.ext4({}))
       yield* TestClock.adjust("100 millis")
-      yield* Fiber.join(fiber)
-      assert.include(machine.log({ only: ["mount"] }).at(-1) ?? "", '"/dev/late", "/run/kios/data", "ext4"')
+      assert.strictEqual(Context.get(yield* Fiber.join(fiber), DataPartition).device, "/dev/late")
+      assert.include(machine.log({ only: ["mount"] }).join("\n"), '"/dev/late", "/run/kios/data", "ext4"')
     }),
   )
 
@@ -104,8 +105,10 @@ describe("which partition", () => {
       const machine = yield* make({ disks: { nvme0n1: data(), sdb: data(), sda: data() } })
       assert.strictEqual(yield* chosen(machine), "/dev/nvme0n1p1")
       assert.isTrue(
-        machine.kmsg.some((line) =>
-          line.includes("using /dev/nvme0n1p1, the first by device name, and not /dev/sda1, /dev/sdb1"),
+        machine.kmsg.some(
+          (line) =>
+            line.includes("using /dev/nvme0n1p1, by the rule of") &&
+            line.includes("and not /dev/sda1, /dev/sdb1 ("),
         ),
         machine.kmsg.join("\n"),
       )
@@ -178,23 +181,26 @@ describe("the mount", () => {
       const scope = yield* Scope.make()
       const seen = machine.log().length
       yield* Scope.provide(up(Stage.stage, machine), scope)
-      const bound = (inPartition: string, target: string) => [
+      const bound = (inPartition: string, target: string, flags = "MS_NOSUID|MS_NODEV") => [
         `mkdir("/run/kios/data/${inPartition}", 0755)`,
         `mkdir("${target}", 0755)`,
         `mount("/run/kios/data/${inPartition}", "${target}", "none", MS_BIND)`,
-        `mount("none", "${target}", "none", MS_REMOUNT|MS_BIND|MS_NOSUID|MS_NODEV|MS_RELATIME)`,
+        `mount("none", "${target}", "none", MS_REMOUNT|MS_BIND|${flags}|MS_RELATIME)`,
       ]
       const made = [
         'mkdir("/run/kios/data", 0755)',
-        'mount("/dev/vdb2", "/run/kios/data", "ext4", MS_NOSUID|MS_NODEV|MS_RELATIME)',
+        'mount("/dev/vdb2", "/run/kios/data", "ext4", MS_NOSUID|MS_NODEV|MS_NOEXEC|MS_RELATIME, "errors=remount-ro")',
         ...bound("data/oci", "/var/lib/containerd"),
         ...bound("data/pods", "/var/lib/kubelet"),
-        ...bound("meta/log", "/var/log"),
+        ...bound("meta/log", "/var/log", "MS_NOSUID|MS_NODEV|MS_NOEXEC"),
       ]
       assert.deepStrictEqual(machine.log().slice(seen), made)
       assert.strictEqual(machine.read("/var/lib/containerd/kept"), "x")
       for (const [, target] of Stage.directories)
-        assert.deepStrictEqual(machine.mountAt(target)?.flags, ["rw", "nosuid", "nodev", "relatime"])
+        assert.includeMembers(
+          [...(machine.mountAt(target)?.flags ?? [])],
+          ["rw", "nosuid", "nodev", "relatime"],
+        )
       yield* Scope.close(scope, Exit.void)
       assert.deepStrictEqual(machine.log().slice(seen + made.length), [
         'umount2("/var/log", MNT_DETACH)',

@@ -6,6 +6,7 @@ import { forever } from "@kios/core/testing/TestPrograms"
 import * as KubeletConfigFile from "@kios/stages-kubelet/KubeletConfigFile"
 import * as Cgroups from "@kios/stages-mount/Cgroups"
 import * as DataPartition from "@kios/stages-mount/DataPartition"
+import * as DiskGrow from "@kios/stages-mount/DiskGrow"
 import * as EphemeralFilesystems from "@kios/stages-mount/EphemeralFilesystems"
 import * as EtcOverlay from "@kios/stages-mount/EtcOverlay"
 import * as PseudoFilesystems from "@kios/stages-mount/PseudoFilesystems"
@@ -33,6 +34,7 @@ export const pipeline = (address: string) =>
     Cgroups.stage,
     modules.boot,
     DataPartition.stage,
+    DiskGrow.stage,
     RemainingPods.stage,
     Containerd.make({ ...ContainerdConfig.reference, address }),
     ImagePreload.stage,

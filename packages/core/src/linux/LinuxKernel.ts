@@ -116,6 +116,50 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
       ).pipe(Effect.ensuring(Effect.sync(() => fs.closeSync(fd))))
     })
 
+  /** An ioctl(2) of what `path` is, which may wait for a device. */
+  const ioctl = (
+    path: string,
+    request: string,
+    args: ErrorAbout["args"],
+    code: number,
+    argument: Uint8Array,
+  ) =>
+    Effect.suspend(() => {
+      let fd: number
+      try {
+        fd = fs.openSync(path, fs.constants.O_RDONLY)
+      } catch (cause) {
+        return Effect.fail(files.toKernelError("open", path, cause))
+      }
+      return offLoop({ syscall: "ioctl", path, args: { request, ...args } }, "ioctl", [
+        fd,
+        code,
+        argument,
+      ]).pipe(
+        Effect.ensuring(Effect.sync(() => fs.closeSync(fd))),
+        // The call must be over before its file and buffer are gone.
+        Effect.uninterruptible,
+      )
+    })
+
+  const blkpg =
+    (request: "BLKPG_ADD_PARTITION" | "BLKPG_RESIZE_PARTITION"): KernelShape["addPartition"] =>
+    (disk, { length, number, start }) =>
+      Effect.suspend(() => {
+        const partition = Buffer.alloc(abi.BLKPG_PARTITION_BYTES)
+        partition.writeBigInt64LE(BigInt(start), 0)
+        partition.writeBigInt64LE(BigInt(length), 8)
+        partition.writeInt32LE(number, 16)
+        const argument = Buffer.alloc(abi.BLKPG_ARG_BYTES)
+        argument.writeInt32LE(abi[request], 0)
+        argument.writeInt32LE(partition.length, 8)
+        argument.writeBigUInt64LE(c.address(partition) ?? 0n, 16)
+        return ioctl(disk, request, { number, start, length }, abi.BLKPG, argument).pipe(
+          // Nothing but the kernel's pointer holds it while the call lasts.
+          Effect.ensuring(Effect.sync(() => partition.fill(0))),
+        )
+      })
+
   const children = processes.make({
     waitid: () => {
       const info = Buffer.alloc(abi.SIGINFO_BYTES)
@@ -163,6 +207,14 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
         return Effect.asVoid(
           inPlace({ args: { resource: "RLIMIT_NOFILE", limit } }, "setrlimit", abi.RLIMIT_NOFILE, both),
         )
+      }),
+    addPartition: blkpg("BLKPG_ADD_PARTITION"),
+    resizePartition: blkpg("BLKPG_RESIZE_PARTITION"),
+    resizeFilesystem: (target, blocks) =>
+      Effect.suspend(() => {
+        const argument = Buffer.alloc(8)
+        argument.writeBigUInt64LE(BigInt(blocks))
+        return ioctl(target, "EXT4_IOC_RESIZE_FS", { blocks }, abi.EXT4_IOC_RESIZE_FS, argument)
       }),
     ...children,
     onSignal: (signals, handler) =>

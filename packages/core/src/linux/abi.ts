@@ -76,3 +76,13 @@ export const SOCK_CLOEXEC = 0x80000
 
 /** getrlimit(2) */
 export const RLIMIT_NOFILE = 7
+
+/** include/uapi/linux/blkpg.h: struct blkpg_ioctl_arg points at a struct blkpg_partition. */
+export const BLKPG = 0x1269
+export const BLKPG_ADD_PARTITION = 1
+export const BLKPG_RESIZE_PARTITION = 3
+export const BLKPG_ARG_BYTES = 24
+export const BLKPG_PARTITION_BYTES = 152
+
+/** fs/ext4/ext4.h: _IOW('f', 16, __u64) */
+export const EXT4_IOC_RESIZE_FS = 0x40086610

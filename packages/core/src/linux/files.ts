@@ -79,6 +79,28 @@ export const operations = {
       },
       catch: (cause) => toKernelError("read", path, cause),
     }),
+  writeAt: (path, position, content) =>
+    Effect.tryPromise({
+      try: async () => {
+        const file = await fs.promises.open(path, fs.constants.O_WRONLY)
+        try {
+          let written = 0
+          while (written < content.length) {
+            const { bytesWritten } = await file.write(
+              content,
+              written,
+              content.length - written,
+              position + written,
+            )
+            written += bytesWritten
+          }
+          await file.datasync()
+        } finally {
+          await file.close()
+        }
+      },
+      catch: (cause) => toKernelError("write", path, cause),
+    }),
   writeFile: (path, content, mode = 0o644) =>
     attempt("write", path, () => fs.writeFileSync(path, content, { mode })),
   writeControl: (path, value) =>

@@ -7,6 +7,7 @@ import * as os from "node:os"
 interface Koffi {
   readonly load: (path: string | null) => Library
   readonly errno: () => number
+  readonly address: (bytes: Uint8Array) => bigint
 }
 
 interface Library {
@@ -62,6 +63,8 @@ export interface Libc {
     args: ReadonlyArray<Argument>,
     done: (result: CallResult) => void,
   ) => void
+  /** Where bytes are in memory, for a structure that points at them; undefined when the addon is missing. */
+  readonly address: (bytes: Uint8Array) => bigint | undefined
 }
 
 // Names that Node's table does not have, or has another one for (include/uapi/asm-generic/errno.h).
@@ -146,5 +149,6 @@ export const make = (options: LibcOptions): Libc => {
         done({ value, errno: value === -1 ? errnoName(open().koffi.errno()) : "" })
       })
     },
+    address: (bytes) => (bound("ioctl") === undefined ? undefined : open().koffi.address(bytes)),
   }
 }

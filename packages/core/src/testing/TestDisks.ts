@@ -17,8 +17,10 @@ export interface TestDisk {
   /** All of its bytes; what tests change here is what `readAt` gives. */
   readonly bytes: Uint8Array
   readonly sectorBytes: number
-  /** Where partitions begin and end, by number. */
-  readonly partitions: ReadonlyMap<number, { readonly start: number; readonly end: number }>
+  /** Where partitions begin and end, by number: those that the kernel has. */
+  readonly partitions: Map<number, { readonly start: number; readonly end: number }>
+  /** As sysfs says it: a memory stick, say. */
+  readonly removable?: boolean
   /** Filesystems by partition number; 0 is the whole disk. */
   readonly volumes: ReadonlyMap<number, Volume>
 }
@@ -31,13 +33,18 @@ export interface PartitionSpec {
   readonly label?: string
   /** Its place in the table, from 1 on; default: the next. */
   readonly number?: number
-  /** An ext4 filesystem on it; the superblock's names are really in the bytes. */
-  readonly ext4?: {
-    readonly files?: FileTree
-    readonly label?: string
-    readonly uuid?: string
-    readonly errno?: string
-  }
+  /** Its size (default 16). */
+  readonly sectors?: number
+  readonly ext4?: Ext4Spec
+}
+
+/** An ext4 filesystem; its superblock is really in the bytes. */
+export interface Ext4Spec {
+  readonly files?: FileTree
+  readonly label?: string
+  readonly uuid?: string
+  /** Mounts of it fail with this errno: a damaged filesystem (`EUCLEAN`), a bad superblock (`EINVAL`). */
+  readonly errno?: string
 }
 
 /**
@@ -109,6 +116,56 @@ const header = (
   return block
 }
 
+/** Writes a superblock as mke2fs makes it, of as many blocks of 1 KiB as the bytes hold. Documentation/filesystems/ext4/super.rst. */
+const makeExt4 = (bytes: Buffer, spec: Ext4Spec): Volume => {
+  const { errno, files = {}, label = "", uuid = "00000000-0000-0000-0000-000000000000" } = spec
+  const superblock = bytes.subarray(1024)
+  superblock.writeUInt32LE(Math.floor(bytes.length / 1024), 0x4)
+  superblock.writeUInt16LE(0xef53, 0x38)
+  // Clean, dynamic inode sizes; a journal; file types, extents and 64 bits; sparse superblocks.
+  superblock.writeUInt16LE(1, 0x3a)
+  superblock.writeUInt32LE(1, 0x4c)
+  superblock.writeUInt32LE(0x4, 0x5c)
+  superblock.writeUInt32LE(0xc2, 0x60)
+  superblock.writeUInt32LE(0x1, 0x64)
+  Buffer.from(uuid.replaceAll("-", ""), "hex").copy(superblock, 0x68)
+  superblock.write(label, 0x78, 16, "utf8")
+  const root = new MemoryDirectory()
+  plant(root, files)
+  return { type: "ext4", root, ...(errno === undefined ? {} : { errno }) }
+}
+
+/**
+ * A disk of that many bytes (default 16 KiB) that is a filesystem as a whole, without a partition table.
+ *
+ * @example
+ * ```ts
+ * import * as TestDisks from "@kios/core/testing/TestDisks"
+ *
+ * const disk = TestDisks.ext4({ label: "state", files: { "/meta/etc/hostname": "node-7\n" } })
+ * ```
+ */
+export const ext4 = (spec: Ext4Spec, size = 16_384): TestDisk => {
+  const bytes = Buffer.alloc(size)
+  return { ...blank(0), bytes, volumes: new Map([[0, makeExt4(bytes, spec)]]) }
+}
+
+/**
+ * The same disk with more bytes behind what it had, as when a cloud's volume is enlarged.
+ *
+ * @example
+ * ```ts
+ * import * as TestDisks from "@kios/core/testing/TestDisks"
+ *
+ * const disk = TestDisks.enlarged(TestDisks.blank(1024 * 1024), 4 * 1024 * 1024)
+ * ```
+ */
+export const enlarged = (disk: TestDisk, size: number): TestDisk => {
+  const bytes = Buffer.alloc(size)
+  bytes.set(disk.bytes)
+  return { ...disk, bytes }
+}
+
 /**
  * A disk with a valid primary and backup partition table.
  *
@@ -132,33 +189,34 @@ export const gpt = (options: {
   const sector = options.sectorBytes ?? 512
   const tableSectors = Math.ceil((ENTRIES * ENTRY_BYTES) / sector)
   const first = 2 + tableSectors
-  const sectors = first + options.partitions.length * PARTITION_SECTORS + tableSectors + 1
+  const used = options.partitions.reduce((sum, one) => sum + (one.sectors ?? PARTITION_SECTORS), 0)
+  const sectors = first + used + tableSectors + 1
   const bytes = Buffer.alloc(sectors * sector)
   const entries = Buffer.alloc(ENTRIES * ENTRY_BYTES)
   const partitions = new Map<number, { start: number; end: number }>()
   const volumes = new Map<number, Volume>()
+  let start = first
   options.partitions.forEach((partition, index) => {
     const number = partition.number ?? index + 1
-    const start = first + index * PARTITION_SECTORS
+    const end = start + (partition.sectors ?? PARTITION_SECTORS)
     const entry = entries.subarray((number - 1) * ENTRY_BYTES, number * ENTRY_BYTES)
     guidBytes(partition.type).copy(entry, 0)
     guidBytes(partition.uuid ?? `00000000-0000-4000-8000-${String(number).padStart(12, "0")}`).copy(entry, 16)
     entry.writeBigUInt64LE(BigInt(start), 32)
-    entry.writeBigUInt64LE(BigInt(start + PARTITION_SECTORS - 1), 40)
+    entry.writeBigUInt64LE(BigInt(end - 1), 40)
     entry.write(partition.label ?? "", 56, "utf16le")
-    partitions.set(number, { start: start * sector, end: (start + PARTITION_SECTORS) * sector })
-    if (partition.ext4 === undefined) return
-    const { errno, files = {}, label = "", uuid = "00000000-0000-0000-0000-000000000000" } = partition.ext4
-    const superblock = bytes.subarray(start * sector + 1024)
-    superblock.writeUInt16LE(0xef53, 0x38)
-    Buffer.from(uuid.replaceAll("-", ""), "hex").copy(superblock, 0x68)
-    superblock.write(label, 0x78, 16, "utf8")
-    const root = new MemoryDirectory()
-    plant(root, files)
-    volumes.set(number, { type: "ext4", root, ...(errno === undefined ? {} : { errno }) })
+    partitions.set(number, { start: start * sector, end: end * sector })
+    if (partition.ext4 !== undefined)
+      volumes.set(number, makeExt4(bytes.subarray(start * sector, end * sector), partition.ext4))
+    start = end
   })
   const last = BigInt(sectors - 1)
   const backupEntries = last - BigInt(tableSectors)
+  // The protective MBR: one partition of type 0xee over everything.
+  bytes.set([0x00, 0x00, 0x02, 0x00, 0xee, 0xff, 0xff, 0xff], 446)
+  bytes.writeUInt32LE(1, 454)
+  bytes.writeUInt32LE(sectors - 1, 458)
+  bytes.writeUInt16LE(0xaa55, 510)
   entries.copy(bytes, 2 * sector)
   entries.copy(bytes, Number(backupEntries) * sector)
   header(1n, last, 2n, entries, BigInt(tableSectors), last).copy(bytes, sector)

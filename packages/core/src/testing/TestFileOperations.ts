@@ -51,6 +51,7 @@ type FileOperation =
   | "readFile"
   | "readText"
   | "readAt"
+  | "writeAt"
   | "writeFile"
   | "writeControl"
   | "makeDirectory"
@@ -126,6 +127,31 @@ export const make = (operate: Operate, table: MountTable): Pick<KernelShape, Fil
     readAt: (path, position, length) =>
       Effect.map(read("readAt", path, `pread(${quote(path)}, ${length}, ${position})`), (bytes) =>
         Uint8Array.from(bytes.subarray(position, position + length)),
+      ),
+    writeAt: (path, position, bytes) =>
+      operate(
+        "writeAt",
+        "write",
+        `pwrite(${quote(path)}, <${bytes.length} bytes>, ${position})`,
+        { path },
+        () => {
+          const location = openFile(path)
+          const { inode } = location
+          if (inode instanceof Directory) return refuse("EISDIR", "open")
+          if (inode instanceof SpecialFile && inode.device !== undefined) {
+            const content = contentOf(inode.device.disk, inode.device.partition)
+            // As much as the device has room for, and then the error.
+            content.set(bytes.subarray(0, Math.max(0, content.length - position)), position)
+            if (position + bytes.length > content.length) return refuse("ENOSPC")
+          }
+          if (!(inode instanceof RegularFile)) return
+          opening(() => table.assertWritable(location))
+          const before = inode.read()
+          const after = Buffer.alloc(Math.max(before.length, position + bytes.length))
+          after.set(before)
+          after.set(bytes, position)
+          fill(inode, location, after)
+        },
       ),
     writeFile: (path, content, mode = 0o644) =>
       operate(

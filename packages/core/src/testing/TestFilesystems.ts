@@ -4,7 +4,7 @@
  */
 import type { MountFlag } from "../Kernel.ts"
 import { CgroupDirectory } from "./TestCgroups.ts"
-import { deviceName, type TestDisk } from "./TestDisks.ts"
+import type { Volume } from "./TestDisks.ts"
 import { Directory, refuse, SpecialFile } from "./TestFiles.ts"
 import { OverlayDirectory } from "./TestOverlay.ts"
 import type { Filesystem, MountTable } from "./TestMounts.ts"
@@ -15,7 +15,8 @@ export interface FilesystemSources {
   readonly table: () => MountTable
   readonly proc: Directory
   readonly sys: Directory
-  readonly disks: Readonly<Record<string, TestDisk>>
+  /** What every mount of devtmpfs shows. */
+  readonly dev: Directory
   readonly processes: Processes
   readonly controllers: ReadonlyArray<string>
   /** Bytes of RAM, for sizes in percent. */
@@ -54,14 +55,11 @@ const sizeOf = (text: string, memory: number): number => {
   return value * ({ "": 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3 }[unit] ?? 1)
 }
 
-/** The device nodes of devtmpfs. */
-const devices = (disks: Readonly<Record<string, TestDisk>>): Directory => {
+/** The device nodes of devtmpfs that are no disks. */
+export const makeDev = (): Directory => {
   const root = new Directory()
   for (const name of ["null", "zero", "full", "random", "urandom", "tty", "kmsg", "console", "fuse"])
     root.add(name, new SpecialFile("character", undefined, 0o666))
-  for (const [name, disk] of Object.entries(disks))
-    for (const number of [0, ...disk.partitions.keys()])
-      root.add(deviceName(name, number), new SpecialFile("block", { disk, partition: number }))
   return root
 }
 
@@ -74,6 +72,7 @@ export const make = (sources: FilesystemSources): Readonly<Record<string, Type>>
     readOnly: false,
     ...(limit === undefined ? {} : { limit }),
   })
+  const volumes = new Map<Volume, Filesystem>()
   // One superblock for the whole machine, however often it is mounted.
   const single = new Map<string, Filesystem>()
   const once = (key: string, type: string, text: string, root: () => Directory): Filesystem => {
@@ -133,7 +132,10 @@ export const make = (sources: FilesystemSources): Readonly<Record<string, Type>>
       const volume = disk.volumes.get(partition)
       if (volume === undefined || volume.type !== type) return refuse("EINVAL")
       if (volume.errno !== undefined) return refuse(volume.errno)
-      return once(source, type, text, () => volume.root)
+      // By the volume and not its name: a disk has one filesystem, wherever its node is.
+      const known = volumes.get(volume) ?? { ...fresh(type, text, volume.root), device: { disk, partition } }
+      volumes.set(volume, known)
+      return known
     }
 
   return {
@@ -147,7 +149,7 @@ export const make = (sources: FilesystemSources): Readonly<Record<string, Type>>
     },
     devtmpfs: (_source, options, text) => {
       onlyKnown(options, ["mode", "size", "nr_inodes"])
-      return once("devtmpfs", "devtmpfs", text, () => devices(sources.disks))
+      return once("devtmpfs", "devtmpfs", text, () => sources.dev)
     },
     proc: (_source, options, text) => {
       onlyKnown(options, ["hidepid", "gid", "subset"])

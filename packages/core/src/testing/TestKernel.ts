@@ -9,8 +9,9 @@ import * as Effect from "effect/Effect"
 import { Kernel, type KernelShape, type RebootCommand, type Signal } from "../Kernel.ts"
 import { KernelError } from "../KernelError.ts"
 import { type Call, type CallLog, type Operation, reads } from "./TestCalls.ts"
+import { make as blockOperations } from "./TestBlockOperations.ts"
 import { make as fileOperations, type About, opening, type Operate, quote } from "./TestFileOperations.ts"
-import { Directory, Errno, refuse, RegularFile, Symlink } from "./TestFiles.ts"
+import { type BlockDevice, Directory, Errno, refuse, RegularFile, Symlink } from "./TestFiles.ts"
 import { type make as makeFilesystems, parseOptions } from "./TestFilesystems.ts"
 import type { MountTable, Propagation } from "./TestMounts.ts"
 import type { Processes } from "./TestProcesses.ts"
@@ -30,6 +31,8 @@ export interface MachineState {
   readonly limits: { openFiles: number }
   readonly reboots: Array<RebootCommand>
   readonly loadModule: (name: string, parameters: string) => void
+  /** Makes the device node and the entries in sysfs of a partition that its disk has now. */
+  readonly addPartition: (device: BlockDevice, number: number) => void
   readonly listeners: Set<{
     readonly signals: ReadonlyArray<Signal>
     readonly handler: (signal: Signal) => void
@@ -250,6 +253,7 @@ export const make = (state: MachineState): KernelShape => {
           (listener) => Effect.sync(() => state.listeners.delete(listener)),
         ),
       ),
+    ...blockOperations(operate, table, state.addPartition),
     ...fileOperations(operate, table),
     monotonic: Clock.monotonicTimeNanos,
   })

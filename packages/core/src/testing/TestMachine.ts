@@ -12,13 +12,21 @@ import { Kernel, type KernelShape, type RebootCommand, type Signal } from "../Ke
 import { Kmsg, loggerLayer } from "../Kmsg.ts"
 import { Supervisor } from "../Supervisor.ts"
 import { assertLines, type Call, CallLog, lineOf, type Operation, type Syscall } from "./TestCalls.ts"
-import type { TestDisk } from "./TestDisks.ts"
-import { Directory, type FileTree, plant, refuse, RegularFile } from "./TestFiles.ts"
+import { deviceName, type TestDisk } from "./TestDisks.ts"
+import { Directory, type FileTree, plant, refuse, RegularFile, SpecialFile } from "./TestFiles.ts"
 import * as Filesystems from "./TestFilesystems.ts"
 import * as TestKernel from "./TestKernel.ts"
 import { MountTable } from "./TestMounts.ts"
 import * as MountView from "./TestMountView.ts"
-import { makeProc, makeSys, plantInterface, plantSysctls, type SysctlSpec } from "./TestProc.ts"
+import {
+  makeProc,
+  makeSys,
+  plantDisk,
+  plantInterface,
+  plantPartition,
+  plantSysctls,
+  type SysctlSpec,
+} from "./TestProc.ts"
 import { Processes, type ProcessEntry } from "./TestProcesses.ts"
 import type { Program } from "./TestPrograms.ts"
 
@@ -135,6 +143,8 @@ export interface TestMachine {
   readonly modeOf: (path: string) => number
   /** Puts files there, as something else than init would. */
   readonly write: (files: FileTree) => void
+  /** A disk appears, as when its driver has found it. */
+  readonly plug: (name: string, disk: TestDisk) => void
   /** Modules that are in, with the parameters that they were given, in order. */
   readonly modules: ReadonlyMap<string, string>
   /** Values of kernel parameters. */
@@ -209,18 +219,24 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     "vm.swappiness": "60",
     ...options.sysctls,
   })
-  const sys = makeSys(options.disks ?? {}, filesystems)
+  const sys = makeSys(filesystems)
+  const dev = Filesystems.makeDev()
+  const plug = (name: string, disk: TestDisk): void => {
+    plantDisk(sys, name, disk)
+    for (const number of [0, ...disk.partitions.keys()])
+      dev.add(deviceName(name, number), new SpecialFile("block", { disk, partition: number }))
+  }
+  for (const [name, disk] of Object.entries(options.disks ?? {})) plug(name, disk)
   const addInterface = (name: string): void => {
     interfaces.set(name, false)
     plantInterface(sys, name, () => interfaces.get(name) === true)
   }
   for (const name of options.interfaces ?? ["lo", "eth0"]) addInterface(name)
-  const disks = options.disks ?? {}
   const types = Filesystems.make({
     table: () => table,
     proc: proc.root,
     sys,
-    disks,
+    dev,
     processes,
     controllers: options.controllers ?? ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"],
     memory,
@@ -256,6 +272,16 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     limits: { openFiles: 1024 },
     reboots: [],
     listeners,
+    addPartition: (device, number) => {
+      const { disk } = device
+      const name = dev.names().find((one) => {
+        const node = dev.lookup(one)
+        return node instanceof SpecialFile && node.device?.disk === disk && node.device.partition === 0
+      })
+      if (name === undefined) return refuse("ENXIO")
+      plantPartition(sys, name, disk, number)
+      dev.add(deviceName(name, number), new SpecialFile("block", { disk, partition: number }))
+    },
     latency: options.latency ?? {},
     loadModule: (name, parameters) => {
       const module = modules[name]
@@ -322,6 +348,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
         plant(directory, { [rest]: spec })
       }
     },
+    plug,
     modules: loaded,
     sysctls,
     interfaces,

@@ -4,7 +4,7 @@
  * Documentation/filesystems/sharedsubtree.rst has them.
  */
 import type { MountFlag } from "../Kernel.ts"
-import { Directory, type Inode, refuse, Symlink } from "./TestFiles.ts"
+import { type BlockDevice, Directory, type Inode, refuse, Symlink } from "./TestFiles.ts"
 
 /** A mounted filesystem's superblock. */
 export interface Filesystem {
@@ -12,6 +12,8 @@ export interface Filesystem {
   readonly root: Directory
   readonly options: string
   readOnly: boolean
+  /** The disk or partition that it is on. */
+  readonly device?: BlockDevice
   /** Bytes that its files may hold together. */
   readonly limit?: number
 }

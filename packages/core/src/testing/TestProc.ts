@@ -170,27 +170,35 @@ export const makeProc = (
   return { root, sys }
 }
 
-/** The tree of sysfs: disks, and the mount points that the kernel's features bring. */
-export const makeSys = (
-  disks: Readonly<Record<string, TestDisk>>,
-  features: ReadonlySet<string>,
-): KernelDirectory => {
+/** The tree of sysfs: the mount points that the kernel's features bring. */
+export const makeSys = (features: ReadonlySet<string>): KernelDirectory => {
   const root = new KernelDirectory()
   for (const path of ["block", "class/net", "fs/cgroup", "kernel", "module"]) root.within(path)
   if (features.has("securityfs")) root.within("kernel/security")
   if (features.has("tracefs")) root.within("kernel/tracing")
   if (features.has("bpf")) root.within("fs/bpf")
-  for (const [name, disk] of Object.entries(disks)) {
-    const directory = root.within(`block/${name}`)
-    // Always in units of 512 bytes, whatever the sector is.
-    directory.add("size", new ControlFile(() => `${Math.floor(disk.bytes.length / 512)}\n`))
-    directory.within("queue").add("logical_block_size", new ControlFile(() => `${disk.sectorBytes}\n`))
-    for (const number of disk.partitions.keys()) {
-      const partition = directory.within(deviceName(name, number))
-      partition.add("partition", new ControlFile(() => `${number}\n`))
-    }
-  }
   return root
+}
+
+// Always in units of 512 bytes, whatever the sector is.
+const inUnits = (bytes: number) => `${Math.floor(bytes / 512)}\n`
+
+/** A partition that the kernel has, in sysfs. */
+export const plantPartition = (sys: KernelDirectory, name: string, disk: TestDisk, number: number): void => {
+  const directory = sys.within(`block/${name}/${deviceName(name, number)}`)
+  const range = () => disk.partitions.get(number) ?? { start: 0, end: 0 }
+  directory.add("partition", new ControlFile(() => `${number}\n`))
+  directory.add("start", new ControlFile(() => inUnits(range().start)))
+  directory.add("size", new ControlFile(() => inUnits(range().end - range().start)))
+}
+
+/** A disk in sysfs, with its partitions. */
+export const plantDisk = (sys: KernelDirectory, name: string, disk: TestDisk): void => {
+  const directory = sys.within(`block/${name}`)
+  directory.add("size", new ControlFile(() => inUnits(disk.bytes.length)))
+  directory.add("removable", new ControlFile(() => (disk.removable === true ? "1\n" : "0\n")))
+  directory.within("queue").add("logical_block_size", new ControlFile(() => `${disk.sectorBytes}\n`))
+  for (const number of disk.partitions.keys()) plantPartition(sys, name, disk, number)
 }
 
 const IFF_UP = 0x1
