@@ -114,7 +114,7 @@ sleep 1
 # Whoever has this root ends, and has ended before its mount is taken away.
 for i in $(seq 100); do
   left=
-  for p in /proc/[0-9]*; do [ "$(readlink $p/root)" = $root ] && left="$left ${p#/proc/}"; done
+  for p in /proc/[0-9]*; do [ "$(readlink $p/root)" = $root ] && left="$left $(basename $p)"; done
   [ -z "$left" ] && break
   kill -KILL $left; sleep 0.3
 done
