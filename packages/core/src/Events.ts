@@ -352,8 +352,8 @@ export class Events extends Context.Service<Events, EventsShape>()("kios/Events"
               event.process,
               count(processes.get(event.process) ?? { process: event.process, ...none }, event),
             )
-          PubSub.publishUnsafe(listeners, recorded)
           dirty.openUnsafe()
+          yield* PubSub.publish(listeners, recorded)
         })
 
       return Events.of({

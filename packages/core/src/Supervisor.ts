@@ -176,10 +176,7 @@ export class Supervisor extends Context.Service<Supervisor, SupervisorShape>()("
       const events = yield* Events
       return Supervisor.of({
         supervise: (spec) =>
-          supervise(spec).pipe(
-            Effect.provideService(Kernel, kernel),
-            Effect.provideService(Events, events),
-          ),
+          supervise(spec).pipe(Effect.provideService(Kernel, kernel), Effect.provideService(Events, events)),
       })
     }),
   )

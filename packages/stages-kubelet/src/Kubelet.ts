@@ -86,8 +86,6 @@ const manifestErrorTeller = Effect.gen(function* () {
     const error = ManifestErrors.parse(line)
     if (error === undefined || told.get(error.file) === error.reason) return
     told.set(error.file, error.reason)
-    Effect.runForkWith(context)(
-      Events.use((events) => events.publish({ kind: "manifest-error", ...error })),
-    )
+    Effect.runForkWith(context)(Events.use((events) => events.publish({ kind: "manifest-error", ...error })))
   }
 })
