@@ -3,6 +3,7 @@ import { Effect, Fiber, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as EventRecord from "@kios/core/EventRecord"
 import * as Events from "@kios/core/Events"
+import { events } from "@kios/core/EventStream"
 import { keepFile } from "@kios/core/internal/keepFile"
 import { Kernel } from "@kios/core/Kernel"
 import { Kmsg } from "@kios/core/Kmsg"
@@ -46,7 +47,10 @@ const every: ReadonlyArray<Events.Event> = [
 ]
 
 const run = <A, E>(
-  body: (events: Events.EventsShape, machine: TestMachine.TestMachine) => Effect.Effect<A, E, Kernel | Kmsg>,
+  body: (
+    events: Events.EventsShape,
+    machine: TestMachine.TestMachine,
+  ) => Effect.Effect<A, E, Kernel | Kmsg | Events.Events>,
 ) => {
   const machine = TestMachine.make()
   return Events.Events.use((events) => body(events, machine)).pipe(
@@ -141,14 +145,14 @@ describe("Events", () => {
   )
 
   it.effect("reach every listener, and one that is slow misses the oldest, as the numbers show", () =>
-    run((events) =>
+    run((service) =>
       Effect.gen(function* () {
-        const quick = yield* Effect.forkChild(Stream.runCollect(Stream.take(events.stream, 2)), {
+        const quick = yield* Effect.forkChild(Stream.runCollect(Stream.take(events, 2)), {
           startImmediately: true,
         })
         const seen: Array<number> = []
         const slow = yield* Effect.forkChild(
-          Stream.runForEach(events.stream, ({ sequence }) =>
+          Stream.runForEach(events, ({ sequence }) =>
             Effect.andThen(
               Effect.sync(() => seen.push(sequence)),
               Effect.sleep("1 minute"),
@@ -157,7 +161,7 @@ describe("Events", () => {
           { startImmediately: true },
         )
         yield* TestClock.adjust(0)
-        for (const event of every.slice(0, 2)) yield* events.record(event)
+        for (const event of every.slice(0, 2)) yield* service.record(event)
         assert.deepStrictEqual(
           (yield* Fiber.join(quick)).map(({ kind, sequence }) => [kind, sequence]),
           [
@@ -166,7 +170,7 @@ describe("Events", () => {
           ],
         )
         for (let n = 0; n < 2000; n++) {
-          yield* events.record(ended())
+          yield* service.record(ended())
           // The listener has its turns, but not the time.
           yield* Effect.yieldNow
         }
