@@ -7,6 +7,8 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
+import { Events } from "./Events.ts"
+import { formatAttributes as format } from "./internal/attributes.ts"
 import { Kernel } from "./Kernel.ts"
 import { Kmsg } from "./Kmsg.ts"
 import type { Criticality } from "./Stage.ts"
@@ -80,10 +82,7 @@ export interface BootReportShape {
  * formatAttributes({ pod: "default/hello", product: "Standard PC" }) // 'pod=default/hello product="Standard PC"'
  * ```
  */
-export const formatAttributes = (attributes: Readonly<Record<string, string>>): string =>
-  Object.entries(attributes)
-    .map(([key, value]) => `${key}=${/^[\w./:@+-]+$/u.test(value) ? value : JSON.stringify(value)}`)
-    .join(" ")
+export const formatAttributes = (attributes: Readonly<Record<string, string>>): string => format(attributes)
 
 // The report is rewritten with each, and PID 1 lives for years.
 const MAX_MILESTONES = 1000
@@ -103,11 +102,12 @@ const unstated: StageFacts = { criticality: "required", requires: [] }
  */
 export class BootReport extends Context.Service<BootReport, BootReportShape>()("kios/BootReport") {
   /** Keeps the report in memory and tells each entry to {@link Kmsg}. */
-  static readonly layer: Layer.Layer<BootReport, never, Kernel | Kmsg> = Layer.effect(
+  static readonly layer: Layer.Layer<BootReport, never, Kernel | Kmsg | Events> = Layer.effect(
     BootReport,
     Effect.gen(function* () {
       const kernel = yield* Kernel
       const kmsg = yield* Kmsg
+      const events = yield* Events
       const stages = new Map<string, Omit<StageRecord, "name">>()
       const milestones: Array<MilestoneRecord> = []
       const seen = new Set<string>()
@@ -141,11 +141,11 @@ export class BootReport extends Context.Service<BootReport, BootReportShape>()("
               criticality === "required" ? "err" : "warning",
               `stage ${stage} failed ms=${ms} ${formatAttributes({ criticality, reason })}`,
             ),
-          ),
+          ).pipe(Effect.andThen(events.record({ kind: "stage-failed", stage, criticality, reason }))),
         stageSkipped: (stage, reason, facts = unstated) =>
           Effect.flatMap(end(stage, "skipped", reason, facts), () =>
             kmsg.write("warning", `stage ${stage} skipped ${formatAttributes({ reason })}`),
-          ),
+          ).pipe(Effect.andThen(events.record({ kind: "stage-skipped", stage, reason }))),
         stageInterrupted: (stage) => Effect.asVoid(end(stage, "interrupted")),
         milestone: (name, attributes = {}) =>
           Effect.suspend(() => {

@@ -28,6 +28,8 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { BootReport, formatAttributes } from "./BootReport.ts"
 import { split } from "./Cmdline.ts"
+import { Events } from "./Events.ts"
+import { keepFile } from "./internal/keepFile.ts"
 import { Kernel, type RebootCommand, type Signal } from "./Kernel.ts"
 import { device, Kmsg, loggerLayer, type KmsgShape } from "./Kmsg.ts"
 import * as LinuxKernel from "./linux/LinuxKernel.ts"
@@ -53,6 +55,9 @@ const OPEN_FILES = 1_048_576
 // What a release may take before the machine goes down without it.
 const RELEASE_DEADLINE = "60 seconds"
 const REPORT = "/run/kios/boot.json"
+const EVENTS = "/run/kios/events.json"
+// A process that dies in a loop must not make init write all the time.
+const EVENTS_AT_MOST_EVERY = "1 second"
 
 const actions: Readonly<Partial<Record<Signal, RebootCommand>>> = {
   SIGTERM: "POWER_OFF",
@@ -90,6 +95,7 @@ const main = <S extends Stages>(options: InitOptions<S>): void => {
   for (const name of Object.keys(process.env)) delete process.env[name]
 
   const platform = Layer.mergeAll(Supervisor.layer, BootReport.layer, loggerLayer, Reaper.layer).pipe(
+    Layer.provideMerge(Events.layer),
     Layer.provideMerge(Layer.mergeAll(Layer.succeed(Kernel, kernel), Layer.succeed(Kmsg, kmsg))),
   )
 
@@ -133,6 +139,7 @@ const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions
   const kernel = yield* Kernel
   const kmsg = yield* Kmsg
   const report = yield* BootReport
+  const events = yield* Events
   yield* report.milestone("init")
   yield* Effect.catch(kernel.setOpenFilesLimit(OPEN_FILES), (error) => Effect.logWarning(error.message))
   yield* Effect.catch(kernel.reboot("CAD_OFF"), (error) => Effect.logWarning(error.message))
@@ -153,7 +160,17 @@ const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions
       scope,
     )
     yield* report.milestone("boot-complete")
-    yield* Effect.forkIn(keepReport, scope)
+    const { changed, current } = report
+    yield* Effect.forkIn(keepFile({ path: REPORT, changed, current, atMostEvery: 0 }), scope)
+    yield* Effect.forkIn(
+      keepFile({
+        path: EVENTS,
+        changed: events.changed,
+        current: events.current,
+        atMostEvery: EVENTS_AT_MOST_EVERY,
+      }),
+      scope,
+    )
     if (options.afterBoot !== undefined) {
       yield* options.afterBoot.pipe(
         Effect.provide(services),
@@ -195,18 +212,6 @@ const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions
     )
   }
   return yield* down(kernel, kmsg, Exit.isSuccess(outcome) ? outcome.value : "RESTART", failed)
-})
-
-/** Keeps {@link REPORT} as it is in memory; it is for people and tools, so failing to write it is only told. */
-const keepReport = Effect.gen(function* () {
-  const kernel = yield* Kernel
-  const report = yield* BootReport
-  const write = Effect.gen(function* () {
-    yield* kernel.makeDirectory("/run/kios")
-    yield* kernel.writeFile(`${REPORT}.new`, `${JSON.stringify(yield* report.current, null, 1)}\n`)
-    yield* kernel.rename(`${REPORT}.new`, REPORT)
-  }).pipe(Effect.catch((error) => Effect.logWarning(error.message)))
-  return yield* Effect.forever(Effect.andThen(report.changed, write))
 })
 
 /** What `panic=` says; the kubelet overwrites kernel.panic, so that file comes second. */

@@ -96,6 +96,8 @@ export interface ChildProcess {
   readonly pid: number
   /** Waits for the end of the process; can be asked any number of times. */
   readonly exit: Effect.Effect<ExitStatus>
+  /** Whether its status was collected, so that its pid may be another's by now. */
+  readonly hasEnded: () => boolean
 }
 
 /** A dead child of PID 1 that has not been waited for, as waitid(2) with WNOWAIT shows it. */

@@ -38,6 +38,19 @@ const severityOf: Readonly<Record<LogLevel.LogLevel, Severity>> = {
   None: "debug",
 }
 
+/**
+ * What a line of the log begins with, by its severity: `error `, `warn ` or nothing.
+ *
+ * @example
+ * ```ts
+ * import * as Kmsg from "@kios/core/Kmsg"
+ *
+ * const line = `${Kmsg.labelOf("err")}disk: gone` // "error disk: gone"
+ * ```
+ */
+export const labelOf = (severity: Severity): string =>
+  severities[severity] <= severities.err ? "error " : severity === "warning" ? "warn " : ""
+
 // LOG_DAEMON: records of facility 0 are the kernel's own.
 const FACILITY = 3 << 3
 // The kernel takes records up to about 1 KiB (PRINTKRB_RECORD_MAX); the rest is cut by us, visibly.
@@ -181,9 +194,7 @@ export const loggerLayer: Layer.Layer<never, never, Kmsg> = Layer.unwrap(
                 .map(([key, value]) => `${key}=${Formatter.format(value)}`),
               ...(cause.reasons.length > 0 ? [Cause.pretty(cause)] : []),
             ].join(" ")
-            const label =
-              severity === "err" || severity === "crit" ? "error " : severity === "warning" ? "warn " : ""
-            kmsg.writeUnsafe(severity, label + text)
+            kmsg.writeUnsafe(severity, labelOf(severity) + text)
           }),
         ]),
       ),

@@ -2,6 +2,7 @@
  * How a process is asked whether it is ready, instead of being given time.
  */
 import * as Effect from "effect/Effect"
+import { httpGet } from "./internal/httpGet.ts"
 
 /** A question that succeeds when the process is ready and otherwise waits; it never fails. */
 export interface Readiness {
@@ -53,17 +54,10 @@ export const make = (description: string, await_: Effect.Effect<void>): Readines
  */
 export const httpOk = (url: string, attemptTimeout = 2000): Readiness => ({
   description: `GET ${url}`,
-  await: Effect.callback<boolean>((resume) => {
-    // Loaded when first needed: in init's snapshot no network module may be open.
-    const http = process.getBuiltinModule("node:http")
-    const request = http.get(url, { timeout: attemptTimeout, agent: false }, (response) => {
-      response.resume()
-      resume(Effect.succeed(response.statusCode === 200))
-    })
-    request.on("timeout", () => request.destroy())
-    request.on("error", () => resume(Effect.succeed(false)))
-    return Effect.sync(() => request.destroy())
-  }).pipe(
+  await: httpGet(url).pipe(
+    Effect.timeout(attemptTimeout),
+    Effect.map((status) => status === 200),
+    Effect.orElseSucceed(() => false),
     Effect.flatMap((ok) => (ok ? Effect.succeed(true) : Effect.as(Effect.sleep("50 millis"), false))),
     Effect.repeat({ until: (ok: boolean) => ok }),
     Effect.asVoid,

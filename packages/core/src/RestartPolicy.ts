@@ -2,6 +2,7 @@
  * How long a supervised process waits before it is started again.
  */
 import * as Duration from "effect/Duration"
+import { backOff, type Policy } from "./internal/SupervisorMachine.ts"
 
 /**
  * Exponential back-off with jitter and a cap. A process is always started
@@ -46,10 +47,21 @@ export const standard: RestartPolicy = {
  * const third = Duration.toMillis(RestartPolicy.delay(RestartPolicy.standard, 3, 0.5)) // 400
  * ```
  */
-export const delay = (policy: RestartPolicy, deaths: number, random: number): Duration.Duration => {
-  const initial = Duration.toMillis(Duration.fromInputUnsafe(policy.initial))
-  const maximum = Duration.toMillis(Duration.fromInputUnsafe(policy.maximum))
-  // 2 ** 1023 is the last finite one; the cap is reached long before.
-  const doubled = initial * 2 ** Math.min(deaths - 1, 64)
-  return Duration.millis(Math.min(doubled, maximum) * (0.8 + 0.4 * random))
-}
+export const delay = (policy: RestartPolicy, deaths: number, random: number): Duration.Duration =>
+  Duration.millis(backOff(inMilliseconds(policy), deaths, random))
+
+/**
+ * The same policy, its durations in milliseconds.
+ *
+ * @example
+ * ```ts
+ * import * as RestartPolicy from "@kios/core/RestartPolicy"
+ *
+ * const { maximumMs } = RestartPolicy.inMilliseconds(RestartPolicy.standard) // 30000
+ * ```
+ */
+export const inMilliseconds = (policy: RestartPolicy): Policy => ({
+  initialMs: Duration.toMillis(Duration.fromInputUnsafe(policy.initial)),
+  maximumMs: Duration.toMillis(Duration.fromInputUnsafe(policy.maximum)),
+  stableAfterMs: Duration.toMillis(Duration.fromInputUnsafe(policy.stableAfter)),
+})

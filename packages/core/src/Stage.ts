@@ -11,12 +11,13 @@ import type * as Duration from "effect/Duration"
 import type * as Layer from "effect/Layer"
 import type * as Schedule from "effect/Schedule"
 import type { BootReport } from "./BootReport.ts"
+import type { Events } from "./Events.ts"
 import type { Kernel, KernelShape } from "./Kernel.ts"
 import type { Kmsg } from "./Kmsg.ts"
 import type { Supervisor } from "./Supervisor.ts"
 
 /** What every stage may use without asking for it. */
-export type Platform = Kernel | BootReport | Supervisor | Kmsg
+export type Platform = Kernel | BootReport | Events | Supervisor | Kmsg
 
 /**
  * What a stage's failure means. `required`: the boot has failed. `optional`:

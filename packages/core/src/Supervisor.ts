@@ -1,22 +1,21 @@
 /**
  * Long-lived processes, kept alive.
  *
- *            start                spawned              ready
- *   Stopped ───────▶ Starting ─────────────▶ Waiting ─────────▶ Up
- *      ▲                ▲  │ cannot spawn      │ dies or is       │ dies or is
- *      │                │  │                   │ not ready        │ restarted
- *      │                │  ▼                   ▼ in time          ▼
- *      │                └─── BackingOff ◀──────┴──────────────────┤
- *      │                       │ stop                             │ stop
- *      │      exited           ▼                                  ▼
- *      └───────────────────────────────── Stopping ◀──────────────┘
- *      │      exited                         │ not in time
- *      └──────────────── Killed ◀────────────┘
+ * What is done when is decided by a state machine, which is drawn and written
+ * down as a pure function in `internal/SupervisorMachine.ts`:
  *
- * A process that dies, or is not ready within its `startTimeout`, is started
- * again for ever, after the delay of its {@link RestartPolicy}. Stopping is
- * SIGTERM, `stopTimeout`, SIGKILL: of the process and not of what it started,
- * because containerd's shims and their pods outlive a restart of containerd.
+ *   Stopped → Starting → Waiting (for readiness) → Up
+ *   BackingOff, before it is started again
+ *   Stopping (SIGTERM was sent), Killed (SIGKILL was sent)
+ *
+ * A process that dies, is not ready within its `startTimeout`, or hangs (its
+ * {@link "./Liveness.ts"} says so) is started again for ever, after the delay
+ * of its {@link "./RestartPolicy.ts"}. Stopping is SIGTERM, `stopTimeout`,
+ * SIGKILL: of the process and not of what it started, because containerd's
+ * shims and their pods outlive a restart of containerd. For the same reason no
+ * cgroup is ever killed as a whole.
+ *
+ * What happens is told to {@link "./Events.ts"}.
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -25,20 +24,27 @@ import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
+import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
+import { type Event, Events } from "./Events.ts"
+import * as Machine from "./internal/SupervisorMachine.ts"
 import { Kernel, type ChildProcess, type ExitStatus, type SpawnSpec } from "./Kernel.ts"
-import type { KernelError } from "./KernelError.ts"
+import { ask, type Liveness } from "./Liveness.ts"
 import type { Readiness } from "./Readiness.ts"
 import * as RestartPolicy from "./RestartPolicy.ts"
+import type { Tolerance } from "./Stage.ts"
 
 /** What to keep running. */
 export interface ProcessSpec extends SpawnSpec {
   /** Names the process in logs and errors. */
   readonly name: string
   readonly readiness: Readiness
+  /** How it is asked, once it is up, whether it still works; without it, it is not asked. */
+  readonly liveness?: Liveness
   readonly restart?: RestartPolicy.RestartPolicy
   /** How long it may take from its start to being ready (default 60 s). */
   readonly startTimeout?: Duration.Input
@@ -48,22 +54,19 @@ export interface ProcessSpec extends SpawnSpec {
 
 /** How one run of a process ended. */
 export interface Death {
-  /** `exit code 1`, `signal SIGKILL`, `could not be started: ...`, `not ready within 1m`. */
+  /** `exit code 1`, `signal SIGKILL`, `could not be started: ...`, `not ready within 1m`, `unresponsive: ...`. */
   readonly reason: string
+  /** Undefined when it could not be started. */
+  readonly status: ExitStatus | undefined
+  /** It was ended by the kernel, for want of memory. */
+  readonly oomKilled: boolean
   readonly ranForMs: number
   /** Its last lines of output, oldest first. */
   readonly lastLines: ReadonlyArray<string>
 }
 
-/** What a supervised process is doing; the drawing above has the ways from one state to the next. */
-export type State =
-  | { readonly _tag: "Stopped" }
-  | { readonly _tag: "Starting" }
-  | { readonly _tag: "Waiting"; readonly pid: number }
-  | { readonly _tag: "Up"; readonly pid: number }
-  | { readonly _tag: "BackingOff"; readonly delayMs: number }
-  | { readonly _tag: "Stopping"; readonly pid: number }
-  | { readonly _tag: "Killed"; readonly pid: number }
+/** What a supervised process is doing. */
+export type State = Machine.State
 
 /**
  * A supervised process was not up when somebody needed it.
@@ -117,6 +120,28 @@ export interface SupervisorShape {
   readonly supervise: (spec: ProcessSpec) => Effect.Effect<Supervised, never, Scope.Scope>
 }
 
+/**
+ * Calls that supervision does without; a stage that supervises a process lists
+ * them in its own `tolerates`.
+ *
+ * @example
+ * ```ts
+ * import * as Stage from "@kios/core/Stage"
+ * import { tolerates } from "@kios/core/Supervisor"
+ * import * as Layer from "effect/Layer"
+ *
+ * const stage = Stage.make({ name: "agent", description: "an agent", tolerates, layer: Layer.empty })
+ * ```
+ */
+export const tolerates: ReadonlyArray<Tolerance> = [
+  {
+    operation: "readText",
+    path: /\/memory\.events$/u,
+    because: "it only says that a SIGKILL was the kernel's, for want of memory",
+    silent: true,
+  },
+]
+
 // Enough to see why a Go program died: a panic's first goroutine.
 const KEPT_LINES = 40
 
@@ -144,160 +169,253 @@ const KEPT_LINES = 40
  */
 export class Supervisor extends Context.Service<Supervisor, SupervisorShape>()("kios/Supervisor") {
   /** Supervises processes of {@link Kernel}. */
-  static readonly layer: Layer.Layer<Supervisor, never, Kernel> = Layer.effect(
+  static readonly layer: Layer.Layer<Supervisor, never, Kernel | Events> = Layer.effect(
     Supervisor,
-    Effect.map(Kernel, (kernel) =>
-      Supervisor.of({ supervise: (spec) => Effect.provideService(supervise(spec), Kernel, kernel) }),
-    ),
+    Effect.gen(function* () {
+      const kernel = yield* Kernel
+      const events = yield* Events
+      return Supervisor.of({
+        supervise: (spec) =>
+          supervise(spec).pipe(
+            Effect.provideService(Kernel, kernel),
+            Effect.provideService(Events, events),
+          ),
+      })
+    }),
   )
 }
 
-const describeExit = (status: ExitStatus): string =>
-  status._tag === "Exited" ? `exit code ${status.code}` : `signal ${status.signal}`
+/** How often the kernel has ended a process of this group for want of memory; undefined when it does not say. */
+const oomKills = Effect.fnUntraced(function* (kernel: Kernel["Service"], cgroup: string | undefined) {
+  if (cgroup === undefined) return undefined
+  // Not there without the memory controller; then a death by SIGKILL is just that.
+  const text = yield* Effect.orElseSucceed(kernel.readText(`${cgroup}/memory.events`), () => "")
+  const found = /^oom_kill (\d+)$/mu.exec(text)?.[1]
+  return found === undefined ? undefined : Number(found)
+})
 
-type Ending = { readonly reason: string; readonly wanted: boolean }
+const settingsOf = (spec: ProcessSpec): Machine.Settings => {
+  const startTimeout = Duration.fromInputUnsafe(spec.startTimeout ?? "60 seconds")
+  return {
+    policy: RestartPolicy.inMilliseconds(spec.restart ?? RestartPolicy.standard),
+    startTimeoutMs: Duration.toMillis(startTimeout),
+    notReady: `not ready within ${Duration.format(startTimeout)} (${spec.readiness.description})`,
+    stopTimeoutMs: Duration.toMillis(Duration.fromInputUnsafe(spec.stopTimeout ?? "10 seconds")),
+    liveness: spec.liveness === undefined ? undefined : { failures: spec.liveness.failures },
+  }
+}
+
+const wordsOf = (cause: Cause.Cause<unknown>): string => {
+  const error = Cause.squash(cause)
+  return error instanceof Error ? error.message : String(error)
+}
 
 const supervise = Effect.fnUntraced(function* (
   spec: ProcessSpec,
-): Effect.fn.Return<Supervised, never, Kernel | Scope.Scope> {
+): Effect.fn.Return<Supervised, never, Kernel | Events | Scope.Scope> {
   const kernel = yield* Kernel
-  const policy = spec.restart ?? RestartPolicy.standard
-  const startTimeout = Duration.fromInputUnsafe(spec.startTimeout ?? "60 seconds")
-  const stopTimeout = Duration.fromInputUnsafe(spec.stopTimeout ?? "10 seconds")
+  const events = yield* Events
+  const settings = settingsOf(spec)
   const up = yield* Latch.make(false)
+  const stopped = yield* Deferred.make<void>()
+  const inputs: Array<Machine.Input> = []
+  const going = new Map<string, Fiber.Fiber<unknown>>()
   const lines: Array<string> = []
-  let state: State = { _tag: "Stopped" }
+  let machine = Machine.initial
+  let child: ChildProcess | undefined
+  let oomKillsBefore: number | undefined
   let lastDeath: Death | undefined
-  let starts = 0
-  let upSince: bigint | undefined
-  let restartRequested = yield* Deferred.make<void>()
 
-  const enter = (next: State) =>
-    Effect.sync(() => {
-      state = next
-      if (next._tag === "Up") up.openUnsafe()
-      else up.closeUnsafe()
+  // One after the other, in the fiber that tells the first of them: what is
+  // told while one is being handled waits its turn.
+  let handling = false
+  const tell = (input: Machine.Input): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      inputs.push(input)
+      if (handling) return Effect.void
+      handling = true
+      return handleAll
     })
+  const milliseconds = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
 
-  /** SIGTERM, wait, SIGKILL. */
-  const terminate = (child: ChildProcess) =>
+  const spawn = (run: number) =>
     Effect.gen(function* () {
-      yield* enter({ _tag: "Stopping", pid: child.pid })
-      yield* Effect.ignore(kernel.kill(child.pid, "SIGTERM"))
-      yield* child.exit.pipe(
-        Effect.timeoutOrElse({
-          duration: stopTimeout,
-          orElse: () =>
-            Effect.gen(function* () {
-              yield* Effect.logWarning(
-                `did not end within ${Duration.format(stopTimeout)} of SIGTERM: killing it`,
-              )
-              yield* enter({ _tag: "Killed", pid: child.pid })
-              yield* Effect.ignore(kernel.kill(child.pid, "SIGKILL"))
-              return yield* child.exit
-            }),
-        }),
-      )
-    })
-
-  /** One life of the process: spawned, waited for, and gone when this returns. */
-  const life: Effect.Effect<Ending, KernelError> = Effect.gen(function* () {
-    yield* enter({ _tag: "Starting" })
-    starts++
-    lines.length = 0
-    restartRequested = yield* Deferred.make<void>()
-    let dead = false
-    upSince = undefined
-    return yield* Effect.acquireUseRelease(
-      kernel.spawn({
+      lines.length = 0
+      oomKillsBefore = yield* oomKills(kernel, spec.cgroup)
+      child = yield* kernel.spawn({
         ...spec,
         onLine: (line) => {
           lines.push(line)
           if (lines.length > KEPT_LINES) lines.shift()
           spec.onLine?.(line)
         },
-      }),
-      (child) => {
-        const died = Effect.map(child.exit, (status): Ending => {
-          dead = true
-          return { reason: describeExit(status), wanted: false }
-        })
-        const asked = Effect.as(Deferred.await(restartRequested), {
-          reason: "restart",
-          wanted: true,
-        } satisfies Ending)
-        const ready = spec.readiness.await.pipe(
-          Effect.as(undefined),
-          Effect.timeoutOrElse({
-            duration: startTimeout,
-            orElse: () =>
-              Effect.succeed<Ending>({
-                reason: `not ready within ${Duration.format(startTimeout)} (${spec.readiness.description})`,
-                wanted: false,
-              }),
-          }),
-        )
-        return Effect.gen(function* () {
-          yield* enter({ _tag: "Waiting", pid: child.pid })
-          const early = yield* Effect.raceFirst(ready, Effect.raceFirst(died, asked))
-          if (early !== undefined) return early
-          upSince = yield* Clock.monotonicTimeNanos
-          yield* enter({ _tag: "Up", pid: child.pid })
-          return yield* Effect.raceFirst(died, asked)
-        })
-      },
-      // Never signal a process that is dead: its pid may be somebody else's by now.
-      (child) => Effect.suspend(() => (dead ? Effect.void : terminate(child))),
-    )
-  })
+      })
+      yield* tell({ _tag: "Spawned", run, pid: child.pid })
+    }).pipe(Effect.catchCause((cause) => tell({ _tag: "NotSpawned", run, reason: wordsOf(cause) })))
 
-  const forever = Effect.gen(function* () {
-    let deaths = 0
-    for (;;) {
-      const startedAt = yield* Clock.monotonicTimeNanos
-      // Defects too: nothing may end supervision but the scope.
-      const ending = yield* Effect.catchCauseIf(
-        life,
+  const awaitExit = (run: number, { exit }: ChildProcess) =>
+    Effect.gen(function* () {
+      const status = yield* exit
+      let oomKilled = false
+      if (status._tag === "Signaled" && status.signal === "SIGKILL" && oomKillsBefore !== undefined)
+        oomKilled = ((yield* oomKills(kernel, spec.cgroup)) ?? 0) > oomKillsBefore
+      yield* tell({ _tag: "Exited", run, status, oomKilled })
+    })
+
+  const awaitReady = (run: number) =>
+    spec.readiness.await.pipe(
+      Effect.andThen(tell({ _tag: "Ready", run })),
+      Effect.catchCauseIf(
         (cause) => !Cause.hasInterrupts(cause),
-        (cause) => {
-          const error = Cause.squash(cause)
-          const reason = error instanceof Error ? error.message : String(error)
-          return Effect.succeed<Ending>({ reason: `could not be started: ${reason}`, wanted: false })
-        },
+        (cause) =>
+          tell({
+            _tag: "NotReady",
+            run,
+            reason: `could not be asked whether it is ready: ${wordsOf(cause)}`,
+          }),
+      ),
+    )
+
+  const probe = (run: number, liveness: Liveness) =>
+    Effect.gen(function* () {
+      const began = yield* milliseconds
+      // A probe that breaks is one that fails: what it asks may answer anything.
+      const answer = yield* Effect.result(
+        Effect.catchCauseIf(
+          ask(liveness),
+          (cause) => Cause.hasDies(cause),
+          (cause) => Effect.fail(wordsOf(cause)),
+        ),
       )
-      const endedAt = yield* Clock.monotonicTimeNanos
-      const ranForMs = Number(endedAt - startedAt) / 1e6
-      // Not being ready is no sign of health, however long it lasts.
-      const upForMs = upSince === undefined ? 0 : Number(endedAt - upSince) / 1e6
-      if (ending.wanted) {
-        deaths = 0
-        yield* Effect.log("restarting as asked")
-        continue
+      yield* tell(
+        Result.isSuccess(answer)
+          ? { _tag: "ProbePassed", run }
+          : { _tag: "ProbeFailed", run, reason: answer.failure },
+      )
+      return (yield* milliseconds) - began
+    }).pipe(
+      Effect.flatMap((took) => Effect.sleep(Math.max(0, Duration.toMillis(liveness.every) - took))),
+      Effect.forever,
+      Effect.delay(liveness.every),
+    )
+
+  const perform = (activity: Machine.Activity): Effect.Effect<unknown> => {
+    const { run } = activity
+    switch (activity._tag) {
+      case "Spawn":
+        return spawn(run)
+      case "AwaitExit":
+        return child === undefined ? Effect.void : awaitExit(run, child)
+      case "AwaitReady":
+        return awaitReady(run)
+      case "Probe":
+        return spec.liveness === undefined ? Effect.void : probe(run, spec.liveness)
+      case "Timer": {
+        const { ms, timer } = activity
+        return Effect.andThen(Effect.sleep(ms), tell({ _tag: "TimeIsUp", run, timer }))
       }
-      lastDeath = { reason: ending.reason, ranForMs, lastLines: [...lines] }
-      deaths = upForMs >= Duration.toMillis(Duration.fromInputUnsafe(policy.stableAfter)) ? 1 : deaths + 1
-      const wait = RestartPolicy.delay(policy, deaths, yield* Random.next)
-      yield* Effect.logError(
-        `ended with ${ending.reason} after ${ranForMs.toFixed(0)} ms (death ${deaths} in a row), starting again in ${Duration.toMillis(wait).toFixed(0)} ms`,
-      )
-      for (const line of lines.slice(-3)) yield* Effect.logError(`said: ${line}`)
-      yield* enter({ _tag: "BackingOff", delayMs: Duration.toMillis(wait) })
-      yield* Effect.raceFirst(Effect.sleep(wait), Deferred.await(restartRequested))
     }
+  }
+
+  const eventOf = (run: number, news: Machine.News): Event => {
+    const about = { process: spec.name, run }
+    switch (news._tag) {
+      case "Started":
+        return { kind: "process-started", ...about, pid: news.pid }
+      case "Ready":
+        return { kind: "process-ready", ...about, pid: news.pid, afterMs: news.afterMs }
+      case "Unresponsive": {
+        const { failures, pid, reason } = news
+        return { kind: "process-unresponsive", ...about, pid, failures, reason }
+      }
+      case "Killing":
+        return { kind: "process-killed", ...about, pid: news.pid, afterMs: settings.stopTimeoutMs }
+      case "Unkillable":
+        return { kind: "process-unkillable", ...about, pid: news.pid, afterMs: settings.stopTimeoutMs }
+      case "Ended": {
+        const { deaths, nextStartInMs, oomKilled, pid, ranForMs, reason, status, wanted } = news
+        return {
+          kind: "process-ended",
+          ...about,
+          pid: pid ?? null,
+          exitCode: status?._tag === "Exited" ? status.code : null,
+          signal: status?._tag === "Signaled" ? status.signal : null,
+          oomKilled,
+          wanted,
+          reason,
+          ranForMs,
+          deaths,
+          nextStartInMs: nextStartInMs ?? null,
+          lastLines: [...lines],
+        }
+      }
+      case "Stopped":
+        return { kind: "process-stopped", process: spec.name }
+    }
+  }
+
+  const obey = (command: Machine.Command): Effect.Effect<void> => {
+    if (command._tag === "Signal")
+      return child === undefined || child.hasEnded()
+        ? // Its pid may be somebody else's by now.
+          Effect.void
+        : Effect.ignore(kernel.kill(command.pid, command.signal))
+    const { news, run } = command
+    if (news._tag === "Ended" && !news.wanted)
+      lastDeath = {
+        reason: news.reason,
+        status: news.status,
+        oomKilled: news.oomKilled,
+        ranForMs: news.ranForMs,
+        lastLines: [...lines],
+      }
+    return events.publish(eventOf(run, news))
+  }
+
+  const handle = Effect.fnUntraced(function* (input: Machine.Input) {
+    const before = machine.state
+    const moment = { now: yield* milliseconds, random: yield* Random.next }
+    const [next, commands] = Machine.step(settings, machine, input, moment)
+    machine = next
+    if (next.state._tag !== "Up") up.closeUnsafe()
+    else if (before._tag !== "Up") up.openUnsafe()
+    for (const command of commands) yield* obey(command)
+    const wanted = Machine.activities(settings, next)
+    for (const [key, fiber] of going) {
+      if (wanted.some((activity) => activity.key === key)) continue
+      fiber.interruptUnsafe()
+      going.delete(key)
+    }
+    for (const activity of wanted)
+      if (!going.has(activity.key))
+        going.set(activity.key, yield* Effect.forkDetach(perform(activity), { startImmediately: true }))
+    if (next.state._tag === "Stopped") yield* Deferred.succeed(stopped, undefined)
   })
 
-  yield* forever.pipe(
-    Effect.ensuring(enter({ _tag: "Stopped" })),
-    Effect.tapDefect((defect) => Effect.logFatal(`supervision itself failed: ${String(defect)}`)),
+  // The fiber that tells may be one that ends for what it tells.
+  const handleAll: Effect.Effect<void> = Effect.suspend(() => {
+    const input = inputs.shift()
+    return input === undefined
+      ? Effect.sync(() => {
+          handling = false
+        })
+      : Effect.catchCause(handle(input), (cause) =>
+          Effect.logFatal(`supervision itself failed at ${input._tag}: ${wordsOf(cause)}`),
+        )
+  }).pipe(
+    Effect.repeat({ while: () => handling }),
     Effect.annotateLogs("process", spec.name),
-    Effect.forkScoped,
+    Effect.uninterruptible,
   )
+
+  yield* tell({ _tag: "Start" })
+  yield* Effect.addFinalizer(() => Effect.andThen(tell({ _tag: "Stop" }), Deferred.await(stopped)))
 
   return {
     name: spec.name,
-    state: Effect.sync(() => state),
+    state: Effect.sync(() => machine.state),
     lastDeath: Effect.sync(() => lastDeath),
-    starts: Effect.sync(() => starts),
+    starts: Effect.sync(() => machine.run),
     awaitUp: (within) => {
       const limit = Duration.fromInputUnsafe(within)
       return Effect.timeoutOrElse(up.await, {
@@ -308,7 +426,7 @@ const supervise = Effect.fnUntraced(function* (
               process: spec.name,
               within: Duration.format(limit),
               readiness: spec.readiness.description,
-              state: state._tag,
+              state: machine.state._tag,
               lastDeath,
             }),
           ),
@@ -317,7 +435,7 @@ const supervise = Effect.fnUntraced(function* (
     restart: Effect.suspend(() => {
       // Whoever asks next waits for the new process, not for the one that is about to go.
       up.closeUnsafe()
-      return Effect.asVoid(Deferred.succeed(restartRequested, undefined))
+      return tell({ _tag: "Restart" })
     }),
   }
 })

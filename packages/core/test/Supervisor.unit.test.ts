@@ -233,11 +233,11 @@ describe("stop", () => {
       const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
       yield* TestClock.adjust("19 seconds")
       assert.strictEqual(yield* state, "Stopping")
-      assert.strictEqual(log().length, 2)
+      assert.strictEqual(log().length, 3)
       yield* TestClock.adjust("1 second")
       yield* Fiber.join(closing)
       assert.strictEqual(yield* state, "Stopped")
-      assert.match(log()[2] ?? "", /^kill\(\d+, SIGKILL\)$/u)
+      assert.match(log().slice(1).join(), /^kill\((\d+), SIGTERM\),kill\(\1, SIGCONT\),kill\(\1, SIGKILL\)$/u)
     }),
   )
 

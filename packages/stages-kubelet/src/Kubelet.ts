@@ -3,11 +3,12 @@
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { BootReport, formatAttributes } from "@kios/core/BootReport"
-import { Kernel } from "@kios/core/Kernel"
+import { BootReport } from "@kios/core/BootReport"
+import { Events } from "@kios/core/Events"
+import * as Liveness from "@kios/core/Liveness"
 import * as Readiness from "@kios/core/Readiness"
 import * as Stage from "@kios/core/Stage"
-import { Supervisor } from "@kios/core/Supervisor"
+import { Supervisor, tolerates } from "@kios/core/Supervisor"
 import { Cgroups } from "@kios/core/capabilities/Cgroups"
 import { ContainerRuntime } from "@kios/core/capabilities/ContainerRuntime"
 import { Etc } from "@kios/core/capabilities/Etc"
@@ -29,7 +30,7 @@ const TOLD_WITHIN = "190 seconds"
 
 /**
  * The stage. It is up when `/healthz` answers; from then on the kubelet is
- * restarted whenever it dies, and its pods outlive it.
+ * restarted whenever it dies or no longer answers, and its pods outlive it.
  *
  * @example
  * ```ts
@@ -47,6 +48,7 @@ export const stage = Stage.make({
   wants: [Images],
   provides: [Kubelet],
   timeout: "200 seconds",
+  tolerates,
   layer: Layer.effect(
     Kubelet,
     Effect.gen(function* () {
@@ -67,6 +69,7 @@ export const stage = Stage.make({
         log: { path: LOG, maxBytes: LOG_BYTES },
         onLine,
         readiness: Readiness.httpOk(HEALTHZ),
+        liveness: Liveness.httpOk(HEALTHZ),
       })
       yield* process.awaitUp(TOLD_WITHIN)
       yield* report.milestone("kubelet-healthy")
@@ -77,12 +80,14 @@ export const stage = Stage.make({
 
 /** Tells a manifest's error on the console, once for as long as it stays the same. */
 const manifestErrorTeller = Effect.gen(function* () {
-  const context = yield* Effect.context<Kernel>()
+  const context = yield* Effect.context<Events>()
   const told = new Map<string, string>()
   return (line: string) => {
     const error = ManifestErrors.parse(line)
     if (error === undefined || told.get(error.file) === error.reason) return
     told.set(error.file, error.reason)
-    Effect.runForkWith(context)(Effect.logError(`manifest-error ${formatAttributes({ ...error })}`))
+    Effect.runForkWith(context)(
+      Events.use((events) => events.publish({ kind: "manifest-error", ...error })),
+    )
   }
 })

@@ -9,7 +9,7 @@ import { BootReport } from "@kios/core/BootReport"
 import { Kernel } from "@kios/core/Kernel"
 import * as Readiness from "@kios/core/Readiness"
 import * as Stage from "@kios/core/Stage"
-import { Supervisor } from "@kios/core/Supervisor"
+import { Supervisor, tolerates } from "@kios/core/Supervisor"
 import { BootModules } from "@kios/core/capabilities/BootModules"
 import { Cgroups } from "@kios/core/capabilities/Cgroups"
 import { ContainerRuntime } from "@kios/core/capabilities/ContainerRuntime"
@@ -18,6 +18,7 @@ import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesyste
 import { PodSweep } from "@kios/core/capabilities/PodSweep"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 import * as Client from "./containerd/ContainerdClient.ts"
+import { liveness } from "./containerd/Liveness.ts"
 import { awaitReady } from "./containerd/Probe.ts"
 import * as ContainerdConfig from "./ContainerdConfig.ts"
 
@@ -32,7 +33,8 @@ const TOLD_WITHIN = "130 seconds"
 /**
  * The stage, for a configuration of one's own. It is up when containerd
  * answers its health check and the Container Runtime Interface; from then on
- * containerd is restarted whenever it dies, and its pods outlive it.
+ * containerd is restarted whenever it dies or no longer answers the health
+ * check, and its pods outlive it.
  *
  * @example
  * ```ts
@@ -61,6 +63,7 @@ export const make = (config: ContainerdConfig.ContainerdConfigOptions) => {
         oomScoreAdj: -999,
         startTimeout: READY_WITHIN,
         log: { path: LOG, maxBytes: LOG_BYTES },
+        liveness: yield* liveness(config.address),
         readiness: Readiness.make(
           `health and CRI at ${config.address}`,
           // Whatever it answers while it is not ready: the start's own time limit ends the wait.
@@ -81,6 +84,7 @@ export const make = (config: ContainerdConfig.ContainerdConfigOptions) => {
     requires: [PseudoFilesystems, EphemeralFilesystems, Cgroups, BootModules, DataPartition, PodSweep],
     provides: [ContainerRuntime, Client.ContainerdClient],
     timeout: "150 seconds",
+    tolerates,
     layer,
   })
 }

@@ -4,6 +4,7 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { Cmdline } from "@kios/core/Cmdline"
+import { Events } from "@kios/core/Events"
 import { Kernel } from "@kios/core/Kernel"
 import * as Stage from "@kios/core/Stage"
 import { BootModules } from "@kios/core/capabilities/BootModules"
@@ -72,6 +73,7 @@ const optionsFor = (parameters: ReadonlyArray<readonly [string, string]>, name: 
  */
 export const loadAll = Effect.fnUntraced(function* (wanted: ReadonlyArray<string>) {
   const kernel = yield* Kernel
+  const events = yield* Events
   const { parameters } = yield* Cmdline
   const release = (yield* kernel.readText("/proc/sys/kernel/osrelease")).trim()
   const directory = `/lib/modules/${release}`
@@ -104,7 +106,7 @@ export const loadAll = Effect.fnUntraced(function* (wanted: ReadonlyArray<string
       Effect.catch((error) =>
         error.errno === "EEXIST"
           ? Effect.void
-          : Effect.logWarning(`module ${entry.name} was not loaded: ${error.message}`),
+          : events.publish({ kind: "module-refused", module: entry.name, reason: error.message }),
       ),
     )
   }

@@ -159,7 +159,7 @@ export const make = (wait: Wait): Pick<KernelShape, "spawn" | "kill" | "peekDead
           if (at >= 0) waiting.splice(at, 1)
         })
       })
-      resume(Effect.succeed({ pid, exit }))
+      resume(Effect.succeed({ pid, exit, hasEnded: () => ended !== undefined }))
     })
 
   return {

@@ -8,6 +8,7 @@
 import type * as Duration from "effect/Duration"
 import * as Layer from "effect/Layer"
 import { BootReport } from "../BootReport.ts"
+import { Events } from "../Events.ts"
 import { Kernel, type KernelShape, type RebootCommand, type Signal } from "../Kernel.ts"
 import { Kmsg, loggerLayer } from "../Kmsg.ts"
 import { Supervisor } from "../Supervisor.ts"
@@ -333,7 +334,7 @@ const prefixes = (path: string): ReadonlyArray<string> => {
 
 /**
  * Everything that a stage may use without asking for it, over a machine: the
- * kernel, a supervisor, a boot report and the kernel log, which is
+ * kernel, a supervisor, a boot report, events and the kernel log, which is
  * `machine.kmsg` and also gets what Effect logs.
  *
  * @example
@@ -347,7 +348,8 @@ const prefixes = (path: string): ReadonlyArray<string> => {
  * const boot = Layer.build(Pipeline.make([]).layer).pipe(Effect.provide(TestMachine.platform(machine)), Effect.scoped)
  * ```
  */
-export const platform = (machine: TestMachine): Layer.Layer<Kernel | Supervisor | BootReport | Kmsg> =>
+export const platform = (machine: TestMachine): Layer.Layer<Kernel | Supervisor | BootReport | Events | Kmsg> =>
   Layer.mergeAll(Supervisor.layer, BootReport.layer, loggerLayer).pipe(
+    Layer.provideMerge(Events.layer),
     Layer.provideMerge(Layer.mergeAll(machine.layer, Kmsg.layerArray(machine.kmsg))),
   )

@@ -112,7 +112,11 @@ export class Processes {
         Effect.forkDetach,
         Effect.map((fiber) => {
           child.fiber = fiber
-          return { pid: child.pid, exit: Deferred.await(child.ended) }
+          return {
+            pid: child.pid,
+            exit: Deferred.await(child.ended),
+            hasEnded: () => Deferred.isDoneUnsafe(child.ended),
+          }
         }),
       )
     })
