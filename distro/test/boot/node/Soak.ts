@@ -1,113 +1,19 @@
 /**
  * containerd and the kubelet, killed at random moments: while they start, when
- * they are up, one of them, both at once. The killing is done by a script in
- * the guest, whose answers come when a burst is over.
+ * they are up, one of them, both at once, by signals that end them and by one
+ * that makes them hang.
  */
+import type { EventRecord, Recorded } from "@kios/core/Events"
 import { assert, type Vitest } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { random, record, scaled, seed, soaking } from "../../../../packages/core/test/support/Scale.ts"
 import { hello, Node, processes } from "../support.ts"
-import { type Death, deathOf, type Kill, match } from "./SoakAccount.ts"
+import { append, type Kill, match } from "./SoakAccount.ts"
+import { type Daemon, daemons, killsOf, type Length, plan, script } from "./SoakScript.ts"
 
-const daemons = ["containerd", "kubelet"] as const
-type Daemon = (typeof daemons)[number]
-
-// 1 of 10 with both at once, each burst ending with a hang: see `plan`.
-const bursts = scaled(1, 33)
-
-interface Step {
-  readonly signal: Kill["signal"]
-  /** Seconds from the moment that a new process is seen to the signal. */
-  readonly delay: number
-}
-
-/** What is done to each daemon in one burst, and whether it begins with both at once. */
-interface Burst {
-  readonly together: boolean
-  readonly steps: Readonly<Record<Daemon, ReadonlyArray<Step>>>
-}
-
-const plan = (next: () => number): ReadonlyArray<Burst> => {
-  const quick = (): Step => ({
-    signal: next() < 0.5 ? "SIGKILL" : "SIGABRT",
-    // Half of them while it is starting.
-    delay: next() < 0.5 ? next() * 1.5 : 2 + next() * 6,
-  })
-  const each = (): ReadonlyArray<Step> => [
-    { ...quick(), signal: "SIGKILL" },
-    { ...quick(), signal: "SIGABRT" },
-    ...Array.from({ length: scaled(1, 3) }, quick),
-  ]
-  return Array.from({ length: bursts }, (_, n) => ({
-    together: n % 3 === 0,
-    steps: { containerd: each(), kubelet: each() },
-  }))
-}
-
-// The shell's `read` is a builtin: looking costs the guest no process.
-const functions = String.raw`
-now() { read -r seconds rest </proc/uptime; echo "$seconds"; }
-life() { # NAME: sets pid, start and state of init's child of that name, or empties pid
-  pid=
-  read -r children </proc/1/task/1/children
-  for each in $children; do
-    { read -r name <"/proc/$each/comm"; } 2>/dev/null || continue
-    [ "$name" = "$1" ] || continue
-    { read -r line <"/proc/$each/stat"; } 2>/dev/null || continue
-    set -- "$1" ${"$"}{line##*) }
-    state=$2 start=${"$"}{21} pid=$each
-    return
-  done
-}
-alive() { [ -n "$pid" ] && [ "$state" != Z ] && [ "$state" != X ]; }
-fresh() { # NAME KILLED: waits for a process that was not killed yet
-  tries=0
-  while life "$1"; ! alive || [ "$pid/$start" = "$2" ]; do
-    tries=$((tries + 1))
-    [ "$tries" -lt 3000 ] || { echo "late $1"; return 1; }
-    sleep 0.1
-  done
-}
-strike() { # NAME SIGNAL LIFE: kills that very process
-  life "$1"
-  alive && [ "$pid/$start" = "$3" ] && kill -s "$2" "$pid" && echo "kill $1 $2 $3 $(now)"
-}
-step() { # NAME SIGNAL SECONDS
-  while fresh "$1" "$killed"; do
-    mine=$pid/$start
-    sleep "$3"
-    if strike "$1" "SIG$2" "$mine"; then killed=$mine; return; fi
-    echo "gone $1 $mine"
-  done
-}
-`
-
-const short = (signal: string) => signal.slice(3)
-
-/** The script of one burst. `killed` are the processes that were killed before, by daemon. */
-const script = (burst: Burst, killed: Readonly<Record<Daemon, string>>): string => {
-  const own = (daemon: Daemon) =>
-    burst.steps[daemon]
-      .map(({ delay, signal }) => `step ${daemon} ${short(signal)} ${delay.toFixed(2)}`)
-      .join("\n")
-  const together = burst.together
-    ? `fresh containerd '${killed.containerd}' && one=$pid/$start
-fresh kubelet '${killed.kubelet}' && two=$pid/$start
-strike containerd SIGKILL "$one" && first=$one
-strike kubelet SIGKILL "$two" && second=$two
-`
-    : ""
-  return `${functions}
-first='${killed.containerd}' second='${killed.kubelet}'
-${together}
-( killed=$first
-${own("containerd")}
-fresh containerd "$killed" ) &
-( killed=$second
-${own("kubelet")}
-fresh kubelet "$killed" ) &
-wait`
-}
+const length = scaled<Length>({ bursts: 1, quick: 3, calm: 0 }, { bursts: 25, quick: 7, calm: 45 })
+// A burst with a start that hangs: minutes until it is given up, and the back-off.
+const burstSeconds = 1500
 
 /** What the pods are made of: shims, and what runs under them, by pid and start; not the timer of the probe's scripts. */
 const podProcesses = Effect.map(processes, (all) => {
@@ -119,24 +25,21 @@ const podProcesses = Effect.map(processes, (all) => {
 })
 
 interface Memory {
+  readonly kills: number
   readonly rss: number
   readonly anonymous: number
   readonly openFiles: number
 }
 
 /** Init's memory in KiB, the least of some moments: garbage comes and goes. */
-const memory = Effect.gen(function* () {
+const memory = Effect.fnUntraced(function* (kills: number): Effect.fn.Return<Memory, Error, Node> {
   const { lines } = yield* Node
   const seen = yield* lines(
     "for n in 1 2 3 4 5 6; do grep -E '^(VmRSS|RssAnon):' /proc/1/status; sleep 0.5; done; ls /proc/1/fd | wc -l",
   )
   const least = (key: string) =>
     Math.min(...seen.flatMap((line) => (line.startsWith(key) ? [Number(/\d+/.exec(line)?.[0])] : [])))
-  return {
-    rss: least("VmRSS"),
-    anonymous: least("RssAnon"),
-    openFiles: Number(seen.at(-1)),
-  } satisfies Memory
+  return { kills, rss: least("VmRSS"), anonymous: least("RssAnon"), openFiles: Number(seen.at(-1)) }
 })
 
 /** Tries until it succeeds, for four minutes: a start may be waiting for its back-off. */
@@ -148,86 +51,122 @@ const settled = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>) =>
     ),
   )
 
+/** Init's events as the file has them now. */
+const readEvents = Effect.gen(function* () {
+  const { lines } = yield* Node
+  return JSON.parse((yield* lines("cat /host/run/kios/events.json")).join("\n")) as EventRecord
+})
+
+const healthy = Effect.gen(function* () {
+  const { lines } = yield* Node
+  yield* lines("wget -qO- http://127.0.0.1:10248/healthz")
+  const { events } = yield* readEvents
+  for (const daemon of daemons) {
+    const last = events.findLast((event) => "process" in event && event.process === daemon)
+    if (last?.kind !== "process-ready")
+      return yield* Effect.fail(new Error(`${daemon}: ${JSON.stringify(last)}`))
+  }
+})
+
 const noZombies = Effect.gen(function* () {
   const { lines } = yield* Node
   const zombies = yield* lines("grep -h '^[0-9]* ([^)]*) Z 1 ' /proc/[0-9]*/stat 2>/dev/null || true")
   if (zombies.length > 0) return yield* Effect.fail(new Error(zombies.join(", ")))
 })
 
+const median = (values: ReadonlyArray<number>) =>
+  values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
+
 export const soak = (it: Vitest.MethodsNonLive<Node>) => {
   it.effect(
     "containerd and the kubelet, killed at random moments, come back each time; nothing else notices",
     () =>
       Effect.gen(function* () {
-        const { lines, machine } = yield* Node
-        const podsBefore = yield* podProcesses
-        const before = machine.events().length
-        const kills: Array<Kill> = []
+        const { lines } = yield* Node
+        const pods = yield* podProcesses
+        yield* settled("both are up", healthy)
+        const totalsBefore = (yield* readEvents).processes
+        // What happened before is not ours to account for.
+        let events: ReadonlyArray<Recorded> = (yield* readEvents).events.slice(-1)
+        const [before] = events
+        const kills: Array<Kill & { readonly daemon: Daemon }> = []
         const killed: Record<Daemon, string> = { containerd: "", kubelet: "" }
-        const samples: Array<Memory & { readonly kills: number }> = []
+        const samples: Array<Memory> = []
         const started = Date.now()
-        const told = (): ReadonlyArray<Death> =>
-          machine
-            .events()
-            .slice(before)
-            .flatMap((event) => (event._tag === "KiosError" ? (deathOf(event.message) ?? []) : []))
+        const bursts = plan(length, random(seed))
 
-        const planned = plan(random(seed))
-        for (const burst of planned) {
-          const said = yield* lines(script(burst, killed), 1500)
+        for (const burst of bursts) {
+          const said = yield* lines(script(burst, killed), burstSeconds)
           assert.deepStrictEqual(
             said.filter((line) => line.startsWith("late ")),
             [],
+            `KIOS_SEED=${seed}`,
           )
           for (const line of said) {
-            const [verb, daemon, signal, life, at] = line.split(" ")
+            const [verb, daemon, signal, life = "", at] = line.split(" ")
             if (verb !== "kill") continue
-            const kill = { daemon, signal, life, at: Number(at) } as Kill & { readonly daemon: Daemon }
-            kills.push(kill)
-            killed[kill.daemon] = kill.life
+            const kill = { daemon, signal, pid: Number.parseInt(life, 10), atMs: Number(at) * 1000 }
+            kills.push(kill as (typeof kills)[number])
+            killed[daemon as Daemon] = life
           }
-          yield* settled("the kubelet's health", lines("wget -qO- http://127.0.0.1:10248/healthz"))
-          yield* settled("zombies", noZombies)
-          samples.push({ ...(yield* memory), kills: kills.length })
-          if (soaking) {
-            const { anonymous, openFiles, rss } = samples.at(-1) ?? { anonymous: 0, openFiles: 0, rss: 0 }
+          yield* settled("both are up again", healthy)
+          yield* settled("no zombies", noZombies)
+          events = append(events, yield* readEvents)
+          const now = yield* memory(kills.length)
+          samples.push(now)
+          if (soaking)
             console.log(
-              `${Math.round((Date.now() - started) / 1000)} s: ${kills.length} kills, ${told().length} ends told, init ${rss} KiB (anonymous ${anonymous}), ${openFiles} open files`,
+              `${Math.round((Date.now() - started) / 1000)} s: ${kills.length} kills, init ${now.rss} KiB (anonymous ${now.anonymous}), ${now.openFiles} open files, ${JSON.stringify({ ...match(kills, events.slice(1)), hangs: undefined })}`,
             )
-          }
         }
 
-        const context = `KIOS_SEED=${seed}`
-        const account = yield* settled(
-          "each kill is told",
-          Effect.suspend(() => {
-            const account = match(kills, told())
-            return account.untold.length === 0
-              ? Effect.succeed(account)
-              : Effect.fail(new Error(`${context}: ${JSON.stringify(account)}`))
-          }),
-        )
+        const context = `KIOS_SEED=${seed}, kills: ${JSON.stringify(kills)}`
+        const account = match(kills, events.slice(before === undefined ? 0 : 1))
         assert.deepStrictEqual(account.wrong, [], context)
+        assert.deepStrictEqual(account.untold, [], context)
+        const totals = (yield* readEvents).processes
+        let restarts = 0
         for (const daemon of daemons) {
           const own = kills.filter((kill) => kill.daemon === daemon)
-          const count = planned.reduce(
-            (sum, burst) => sum + burst.steps[daemon].length + (burst.together ? 1 : 0),
-            0,
+          assert.strictEqual(own.length, killsOf(bursts, daemon), context)
+          const of = (list: typeof totals) => {
+            const {
+              deaths = 0,
+              failedStarts = 0,
+              starts = 0,
+            } = list.find((each) => each.process === daemon) ?? {}
+            return { starts, deaths, failedStarts }
+          }
+          const [then, now] = [of(totalsBefore), of(totals)]
+          const expected = own.length + (daemon === "kubelet" ? account.own : 0)
+          assert.deepStrictEqual(
+            {
+              starts: now.starts - then.starts,
+              deaths: now.deaths - then.deaths,
+              failedStarts: now.failedStarts - then.failedStarts,
+            },
+            { starts: expected, deaths: expected, failedStarts: 0 },
+            context,
           )
-          assert.strictEqual(own.length, count, context)
+          restarts += now.starts - then.starts
         }
-        assert.deepStrictEqual(yield* podProcesses, podsBefore, "the pods' processes are the same ones")
+        assert.deepStrictEqual(yield* podProcesses, pods, "the pods' processes are the same ones")
         yield* hello
+
         const [first] = samples
         const last = samples.at(-1)
+        if (first === undefined || last === undefined) return assert.fail("no samples")
+        assert.isAtMost(last.openFiles, first.openFiles + 4, "init's open files")
         record("vm-kills", {
           figures: {
             kills: kills.length,
-            restarts: told().length,
-            "own exits": account.own,
+            restarts,
+            "of its own accord": account.own,
             "wrong ends": account.wrong.length,
-            "RSS at the start, KiB": first?.rss ?? 0,
-            "RSS at the end, KiB": last?.rss ?? 0,
+            "lost ends": account.untold.length,
+            "a hang ended after, s": Math.round(median(account.hangs) / 100) / 10,
+            "init's RSS at the start, KiB": first.rss,
+            "init's RSS at the end, KiB": last.rss,
             minutes: Math.round((Date.now() - started) / 60_000),
             seed,
           },
@@ -240,9 +179,9 @@ export const soak = (it: Vitest.MethodsNonLive<Node>) => {
             },
           ],
         })
-        if (first !== undefined && last !== undefined && soaking)
+        if (soaking)
           assert.isAtMost(last.rss, first.rss * 1.05, `init's RSS, KiB: ${JSON.stringify(samples)}`)
       }),
-    scaled(15, 120) * 60_000,
+    scaled(15, 150) * 60_000,
   )
 }
