@@ -1,5 +1,6 @@
 /** What the programs that run as PID 1 of a namespace share. */
 import * as Init from "@kios/core/Init"
+import * as Liveness from "@kios/core/Liveness"
 import * as Pipeline from "@kios/core/Pipeline"
 import * as Readiness from "@kios/core/Readiness"
 import type * as Stage from "@kios/core/Stage"
@@ -26,11 +27,11 @@ export const run = <Options extends Common>(
   })
 }
 
-/** One question to an agent: whether it says "ok" within two seconds. */
+/** One question to an agent: whether it says "ok". */
 const asks = (socket: string) =>
   Effect.callback<boolean>((resume) => {
     const client = net.connect({ path: `\0${socket}` })
-    client.setTimeout(2000, () => client.destroy())
+    client.setTimeout(5000, () => client.destroy())
     client.once("data", () => {
       resume(Effect.succeed(true))
       client.destroy()
@@ -49,6 +50,14 @@ export const answers = (socket: string): Readiness.Readiness =>
       Effect.repeat({ until: (ok: boolean) => ok }),
       Effect.asVoid,
     ),
+  )
+
+/** Asked twenty times a second; hangs when it has not answered twice, two seconds each. */
+export const alive = (socket: string): Liveness.Liveness =>
+  Liveness.make(
+    `@${socket} answers`,
+    Effect.flatMap(asks(socket), (ok) => (ok ? Effect.void : Effect.fail("no answer"))),
+    { every: "50 millis", timeout: "2 seconds", failures: 2 },
   )
 
 /** State, parent and name of each process but PID 1, by proc_pid_stat(5). */

@@ -157,7 +157,7 @@ export const soak = (it: Vitest.MethodsNonLive<Node>) => {
         const last = samples.at(-1)
         if (first === undefined || last === undefined) return assert.fail("no samples")
         assert.isAtMost(last.openFiles, first.openFiles + 4, "init's open files")
-        record("vm-kills", {
+        record("node-kills", {
           figures: {
             kills: kills.length,
             restarts,
