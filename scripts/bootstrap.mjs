@@ -1,6 +1,6 @@
 // Prepares this checkout and machine, then does what was asked for:
 //
-//   node scripts/bootstrap.mjs start | test | bench | check | docs
+//   node scripts/bootstrap.mjs start | test | soak | bench | check | docs
 //
 // Runs on the machine's own Node (20 or newer) and on nothing else: the first
 // thing it does is to install the rest. In order:
@@ -110,6 +110,7 @@ const tasks = {
   start: ["distro/bin/kios.mjs", "run", "--build", "--timeout", "15m"],
   test: ["--conditions=@kios/source", "scripts/test.ts"],
   check: ["--conditions=@kios/source", "scripts/test.ts", "--only", "check"],
+  soak: ["--conditions=@kios/source", "scripts/soak.ts"],
   bench: ["--conditions=@kios/source", "bench/bench.ts"],
   docs: ["--conditions=@kios/source", "scripts/docs.ts"],
 }

@@ -46,6 +46,10 @@ const SENTINEL = "NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2"
  * `--disable-sigusr1` are what seals it: without them NODE_OPTIONS would run
  * code and SIGUSR1 would open a debugger.
  *
+ * `--max-semi-space-size` (MiB) bounds the memory that V8 takes for young
+ * objects: by default up to 48 MiB in the course of a node's life, for which
+ * init has no use (docs/soak.md).
+ *
  * @example
  * ```ts
  * import * as Seal from "@kios/distro/image/Seal"
@@ -60,7 +64,7 @@ export const seaConfig = (main: string, output: string) => ({
   disableExperimentalSEAWarning: true,
   useSnapshot: true,
   useCodeCache: false,
-  execArgv: ["--disable-sigusr1", "--no-warnings"],
+  execArgv: ["--disable-sigusr1", "--no-warnings", "--max-semi-space-size=2"],
   execArgvExtension: "none",
 })
 

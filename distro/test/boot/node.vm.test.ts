@@ -9,6 +9,7 @@ import { host } from "./node/Host.ts"
 import { mounts } from "./node/Mounts.ts"
 import { brokenManifest, confinedScript, pods } from "./node/Pods.ts"
 import { sealed } from "./node/Sealed.ts"
+import { soak } from "./node/Soak.ts"
 import { shutdown } from "./node/Shutdown.ts"
 import { nodeLayer, shellPod } from "./support.ts"
 
@@ -28,6 +29,7 @@ layer(Up, { excludeTestServices: true, timeout: "10 minutes" })("a node that is 
   host(given.length + 1)(it)
   mounts(it)
   sealed(it)
+  soak(it)
   crashes(it)
   shutdown(it)
 })

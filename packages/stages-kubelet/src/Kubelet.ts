@@ -78,6 +78,9 @@ export const stage = Stage.make({
   ),
 })
 
+// Files of which an error is remembered: names come and go, and PID 1 stays.
+const TOLD = 256
+
 /** Tells a manifest's error on the console, once for as long as it stays the same. */
 const manifestErrorTeller = Effect.gen(function* () {
   const context = yield* Effect.context<Events>()
@@ -85,7 +88,10 @@ const manifestErrorTeller = Effect.gen(function* () {
   return (line: string) => {
     const error = ManifestErrors.parse(line)
     if (error === undefined || told.get(error.file) === error.reason) return
+    told.delete(error.file)
     told.set(error.file, error.reason)
+    // A map keeps the order in which it was filled: the first is the oldest.
+    for (const file of told.keys()) if (told.size > TOLD) told.delete(file)
     Effect.runForkWith(context)(Events.use((events) => events.publish({ kind: "manifest-error", ...error })))
   }
 })

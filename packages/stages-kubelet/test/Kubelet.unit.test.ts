@@ -118,6 +118,21 @@ describe("kubelet", () => {
     }),
   )
 
+  it.effect("errors of manifests are remembered of some hundred files, not of all there ever were", () =>
+    Effect.gen(function* () {
+      const line = (n: number) =>
+        `E1122 file.go:186] "Could not process manifest file" err="bad" path="/m/${n}.yaml"`
+      const files = Array.from({ length: 300 }, (_, n) => n)
+      const { machine, scope } = yield* start(prints([...files, 299, 0].map(line), forever))
+      yield* TestClock.adjust("1 second")
+      const told = machine.kmsg.filter((record) => record.includes("manifest-error"))
+      // The last one is still remembered, the first one is not.
+      assert.strictEqual(told.length, files.length + 1)
+      assert.include(told.at(-1), "/m/0.yaml")
+      yield* Scope.close(scope, Exit.void)
+    }),
+  )
+
   it.effect("one that does not listen to SIGTERM is killed at shutdown", () =>
     Effect.gen(function* () {
       const { machine, scope } = yield* start(ignoring(["SIGTERM"]))

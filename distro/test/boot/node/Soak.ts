@@ -1,0 +1,187 @@
+/**
+ * containerd and the kubelet, killed at random moments: while they start, when
+ * they are up, one of them, both at once, by signals that end them and by one
+ * that makes them hang.
+ */
+import type { EventRecord, Recorded } from "@kios/core/Events"
+import { assert, type Vitest } from "@effect/vitest"
+import { Effect, Schedule } from "effect"
+import { random, record, scaled, seed, soaking } from "../../../../packages/core/test/support/Scale.ts"
+import { hello, Node, processes } from "../support.ts"
+import { append, type Kill, match } from "./SoakAccount.ts"
+import { type Daemon, daemons, killsOf, type Length, plan, script } from "./SoakScript.ts"
+
+const length = scaled<Length>({ bursts: 1, quick: 3, calm: 0 }, { bursts: 25, quick: 7, calm: 45 })
+// A burst with a start that hangs: minutes until it is given up, and the back-off.
+const burstSeconds = 1500
+
+/** What the pods are made of: shims, and what runs under them, by pid and start; not the timer of the probe's scripts. */
+const podProcesses = Effect.map(processes, (all) => {
+  const shims = all.filter(({ exe, host }) => host && exe === "/bin/containerd-shim-runc-v2")
+  const parents = new Set(shims.map(({ pid }) => pid))
+  return [...shims, ...all.filter(({ name, parent }) => parents.has(parent) && name !== "timeout")]
+    .map(({ name, pid, start }) => `${name} ${pid} ${start}`)
+    .sort()
+})
+
+interface Memory {
+  readonly kills: number
+  readonly rss: number
+  readonly anonymous: number
+  readonly openFiles: number
+}
+
+/** Init's memory in KiB, the least of some moments: garbage comes and goes. */
+const memory = Effect.fnUntraced(function* (kills: number): Effect.fn.Return<Memory, Error, Node> {
+  const { lines } = yield* Node
+  const seen = yield* lines(
+    "for n in 1 2 3 4 5 6; do grep -E '^(VmRSS|RssAnon):' /proc/1/status; sleep 0.5; done; ls /proc/1/fd | wc -l",
+  )
+  const least = (key: string) =>
+    Math.min(...seen.flatMap((line) => (line.startsWith(key) ? [Number(/\d+/.exec(line)?.[0])] : [])))
+  return { kills, rss: least("VmRSS"), anonymous: least("RssAnon"), openFiles: Number(seen.at(-1)) }
+})
+
+/** Tries until it succeeds, for four minutes: a start may be waiting for its back-off. */
+const settled = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>) =>
+  effect.pipe(
+    Effect.retry(Schedule.spaced("1 second").pipe(Schedule.upTo({ duration: "4 minutes" }))),
+    Effect.mapError(
+      (cause) => new Error(`${what}: ${cause instanceof Error ? cause.message : String(cause)}`),
+    ),
+  )
+
+/** Init's events as the file has them now. */
+const readEvents = Effect.gen(function* () {
+  const { lines } = yield* Node
+  return JSON.parse((yield* lines("cat /host/run/kios/events.json")).join("\n")) as EventRecord
+})
+
+const healthy = Effect.gen(function* () {
+  const { lines } = yield* Node
+  yield* lines("wget -qO- http://127.0.0.1:10248/healthz")
+  const { events } = yield* readEvents
+  for (const daemon of daemons) {
+    const last = events.findLast((event) => "process" in event && event.process === daemon)
+    if (last?.kind !== "process-ready")
+      return yield* Effect.fail(new Error(`${daemon}: ${JSON.stringify(last)}`))
+  }
+})
+
+const noZombies = Effect.gen(function* () {
+  const { lines } = yield* Node
+  const zombies = yield* lines("grep -h '^[0-9]* ([^)]*) Z 1 ' /proc/[0-9]*/stat 2>/dev/null || true")
+  if (zombies.length > 0) return yield* Effect.fail(new Error(zombies.join(", ")))
+})
+
+const median = (values: ReadonlyArray<number>) =>
+  values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
+
+export const soak = (it: Vitest.MethodsNonLive<Node>) => {
+  it.effect(
+    "containerd and the kubelet, killed at random moments, come back each time; nothing else notices",
+    () =>
+      Effect.gen(function* () {
+        const { lines } = yield* Node
+        const pods = yield* podProcesses
+        yield* settled("both are up", healthy)
+        const totalsBefore = (yield* readEvents).processes
+        // What happened before is not ours to account for.
+        let events: ReadonlyArray<Recorded> = (yield* readEvents).events.slice(-1)
+        const [before] = events
+        const kills: Array<Kill & { readonly daemon: Daemon }> = []
+        const killed: Record<Daemon, string> = { containerd: "", kubelet: "" }
+        const samples: Array<Memory> = []
+        const started = Date.now()
+        const bursts = plan(length, random(seed))
+
+        for (const burst of bursts) {
+          const said = yield* lines(script(burst, killed), burstSeconds)
+          assert.deepStrictEqual(
+            said.filter((line) => line.startsWith("late ")),
+            [],
+            `KIOS_SEED=${seed}`,
+          )
+          for (const line of said) {
+            const [verb, daemon, signal, life = "", at] = line.split(" ")
+            if (verb !== "kill") continue
+            const kill = { daemon, signal, pid: Number.parseInt(life, 10), atMs: Number(at) * 1000 }
+            kills.push(kill as (typeof kills)[number])
+            killed[daemon as Daemon] = life
+          }
+          yield* settled("both are up again", healthy)
+          yield* settled("no zombies", noZombies)
+          events = append(events, yield* readEvents)
+          const now = yield* memory(kills.length)
+          samples.push(now)
+          if (soaking)
+            console.log(
+              `${Math.round((Date.now() - started) / 1000)} s: ${kills.length} kills, init ${now.rss} KiB (anonymous ${now.anonymous}), ${now.openFiles} open files, ${JSON.stringify({ ...match(kills, events.slice(1)), hangs: undefined })}`,
+            )
+        }
+
+        const context = `KIOS_SEED=${seed}, kills: ${JSON.stringify(kills)}`
+        const account = match(kills, events.slice(before === undefined ? 0 : 1))
+        assert.deepStrictEqual(account.wrong, [], context)
+        assert.deepStrictEqual(account.untold, [], context)
+        const totals = (yield* readEvents).processes
+        let restarts = 0
+        for (const daemon of daemons) {
+          const own = kills.filter((kill) => kill.daemon === daemon)
+          assert.strictEqual(own.length, killsOf(bursts, daemon), context)
+          const of = (list: typeof totals) => {
+            const {
+              deaths = 0,
+              failedStarts = 0,
+              starts = 0,
+            } = list.find((each) => each.process === daemon) ?? {}
+            return { starts, deaths, failedStarts }
+          }
+          const [then, now] = [of(totalsBefore), of(totals)]
+          const expected = own.length + (daemon === "kubelet" ? account.own : 0)
+          assert.deepStrictEqual(
+            {
+              starts: now.starts - then.starts,
+              deaths: now.deaths - then.deaths,
+              failedStarts: now.failedStarts - then.failedStarts,
+            },
+            { starts: expected, deaths: expected, failedStarts: 0 },
+            context,
+          )
+          restarts += now.starts - then.starts
+        }
+        assert.deepStrictEqual(yield* podProcesses, pods, "the pods' processes are the same ones")
+        yield* hello
+
+        const [first] = samples
+        const last = samples.at(-1)
+        if (first === undefined || last === undefined) return assert.fail("no samples")
+        assert.isAtMost(last.openFiles, first.openFiles + 4, "init's open files")
+        record("node-kills", {
+          figures: {
+            kills: kills.length,
+            restarts,
+            "of its own accord": account.own,
+            "wrong ends": account.wrong.length,
+            "lost ends": account.untold.length,
+            "a hang ended after, s": Math.round(median(account.hangs) / 100) / 10,
+            "init's RSS at the start, KiB": first.rss,
+            "init's RSS at the end, KiB": last.rss,
+            minutes: Math.round((Date.now() - started) / 60_000),
+            seed,
+          },
+          curves: [
+            {
+              title: "init's RSS on the node",
+              x: "kills",
+              y: "MiB",
+              points: samples.map(({ kills, rss }): [number, number] => [kills, rss / 1024]),
+            },
+          ],
+        })
+        if (soaking)
+          assert.isAtMost(last.rss, first.rss * 1.05, `init's RSS, KiB: ${JSON.stringify(samples)}`)
+      }),
+    scaled(15, 150) * 60_000,
+  )
+}
