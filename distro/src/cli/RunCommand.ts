@@ -44,7 +44,8 @@ const DEFAULT_MEMORY = 1536
 // A page that the sample pod serves.
 const HELLO_PORT = 8080
 
-const readable = (file: string) =>
+/** The bytes of a file that was named on the command line. */
+export const readable = (file: string) =>
   Effect.try({
     try: () => fs.readFileSync(file),
     catch: (cause) =>
@@ -55,7 +56,7 @@ const readable = (file: string) =>
   })
 
 /** A warning for people when a manifest will be refused by the kubelet; it is given to the node all the same. */
-const lintManifest = (file: string, text: string, output: OutputShape) => {
+export const lintManifest = (file: string, text: string, output: OutputShape) => {
   const document = YAML.parseDocument(text)
   const error = document.errors[0]
   if (error !== undefined)
