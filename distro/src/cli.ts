@@ -7,6 +7,7 @@ import { Cause, Effect, Exit, Layer, Runtime } from "effect"
 import { CliError, Command } from "effect/cli"
 import { buildCommand } from "./cli/BuildCommand.ts"
 import { componentsCommand } from "./cli/ComponentsCommand.ts"
+import { imageCommand } from "./cli/ImageCommand.ts"
 import { planCommand } from "./cli/PlanCommand.ts"
 import { runCommand } from "./cli/RunCommand.ts"
 import { timelineCommand } from "./cli/TimelineCommand.ts"
@@ -16,7 +17,14 @@ import { ComponentStore } from "./components/ComponentStore.ts"
 
 const kios = Command.make("kios").pipe(
   Command.withDescription("Build kiOS and run it in a virtual machine"),
-  Command.withSubcommands([buildCommand, runCommand, planCommand, timelineCommand, componentsCommand]),
+  Command.withSubcommands([
+    buildCommand,
+    imageCommand,
+    runCommand,
+    planCommand,
+    timelineCommand,
+    componentsCommand,
+  ]),
 )
 
 const services = Layer.mergeAll(NodeServices.layer, ComponentStore.live, CommandRunner.layer)

@@ -44,7 +44,8 @@ const DEFAULT_MEMORY = 1536
 // A page that the sample pod serves.
 const HELLO_PORT = 8080
 
-const readable = (file: string) =>
+/** The bytes of a file that was named on the command line. */
+export const readable = (file: string) =>
   Effect.try({
     try: () => fs.readFileSync(file),
     catch: (cause) =>
@@ -55,7 +56,7 @@ const readable = (file: string) =>
   })
 
 /** A warning for people when a manifest will be refused by the kubelet; it is given to the node all the same. */
-const lintManifest = (file: string, text: string, output: OutputShape) => {
+export const lintManifest = (file: string, text: string, output: OutputShape) => {
   const document = YAML.parseDocument(text)
   const error = document.errors[0]
   if (error !== undefined)
@@ -147,9 +148,11 @@ const flags = {
       "A static pod manifest to run, on a data disk of its own (so not with --disk); may be given again",
     ),
   ),
-  boot: Flag.Literals("boot", ["kernel", "disk"]).pipe(
+  boot: Flag.Literals("boot", ["kernel", "disk", "image"]).pipe(
     Flag.withDefault("kernel" as const),
-    Flag.withDescription("How the firmware gets the EFI: from QEMU, or from a disk as EFI/BOOT/BOOTX64.EFI"),
+    Flag.withDescription(
+      "How the firmware gets the EFI: from QEMU, from a disk as EFI/BOOT/BOOTX64.EFI, or from the first --disk, which has one (kios image)",
+    ),
   ),
   forward: Flag.String("forward").pipe(
     parsed(parseForward, "HOST:GUEST port numbers"),
@@ -165,13 +168,20 @@ const run = Effect.fnUntraced(function* (options: Flags) {
   const output = yield* Output
   const efi = path.resolve(options.efi)
   // Only the reference distro is built here, and only where it belongs: nobody's own EFI is overwritten.
-  const reference = efi === path.resolve(defaultEfi)
+  const image = options.boot === "image"
+  const reference = efi === path.resolve(defaultEfi) && !image
+  if (image && (options.disk.length === 0 || options.build || efi !== path.resolve(defaultEfi))) {
+    return yield* new BadInput({
+      file: "--boot image",
+      reason: "boots what is on the first --disk: give one, and neither --efi nor --build",
+    })
+  }
   if (!reference && options.build) {
     return yield* new BadInput({ file: options.efi, reason: `--build makes ${defaultEfi} and nothing else` })
   }
-  if (!reference && !fs.existsSync(efi))
+  if (!reference && !image && !fs.existsSync(efi))
     return yield* new BadInput({ file: options.efi, reason: "does not exist" })
-  if (options.build || !fs.existsSync(efi)) yield* buildReference(efi)
+  if (!image && (options.build || !fs.existsSync(efi))) yield* buildReference(efi)
   const names = options.manifest.map((file) => path.basename(file))
   const twice = options.manifest.find((file, index) => names.indexOf(path.basename(file)) !== index)
   if (twice !== undefined) {
@@ -193,7 +203,7 @@ const run = Effect.fnUntraced(function* (options: Flags) {
   ]
   const forwards = options.forward.length > 0 ? options.forward : [{ hostPort: 0, guestPort: HELLO_PORT }]
   const machine = yield* VmRun.boot({
-    efi,
+    ...(image ? {} : { efi }),
     boot: options.boot,
     makeEspDisk: ({ disk, efi: file }) => DiskImage.write({ output: disk, esp: { efi: file } }),
     disks,
@@ -210,7 +220,7 @@ const run = Effect.fnUntraced(function* (options: Flags) {
     : { kind: "milestone", name: "boot-complete" }
   const untils = options.until.length > 0 ? options.until : [standard]
   output.line(
-    `booting ${options.efi} (${machine.vm.accelerator._tag}, ${options.memory} MiB, ${options.cpus} CPUs)`,
+    `booting ${image ? options.disk[0] : options.efi} (${machine.vm.accelerator._tag}, ${options.memory} MiB, ${options.cpus} CPUs)`,
   )
   output.status("firmware")
   yield* Effect.forkScoped(

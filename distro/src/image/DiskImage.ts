@@ -4,7 +4,8 @@
  * devices; the file is sparse.
  *
  * Needs programs of the build machine: `sfdisk` (Debian package fdisk),
- * `mformat`, `mmd`, `mcopy` (mtools), `mke2fs`, `debugfs` (e2fsprogs).
+ * `mformat`, `mmd`, `mcopy` (mtools), `mke2fs`, `debugfs` (e2fsprogs), and
+ * `qemu-img` (qemu-utils) for qcow2.
  *
  * Source: UEFI specification, chapters 5 (GPT) and 13.3 (FAT, the default
  * path of removable media).
@@ -20,6 +21,7 @@ import { type Ext4Entry, makeExt4 } from "./internal/Ext4.ts"
 import { type Gpt, readGpt, SECTOR } from "./internal/Gpt.ts"
 import { contentSize, digest, readAt } from "./internal/InputFile.ts"
 import { attempt, io, partialName } from "./internal/OutputFile.ts"
+import { normalisePath } from "./internal/Tree.ts"
 import { derivedUuid } from "./internal/Uuid.ts"
 import * as PortableExecutable from "./PortableExecutable.ts"
 import { DATA_DIRECTORIES, DATA_TYPE, ESP_TYPE } from "./internal/Partitions.ts"
@@ -27,12 +29,16 @@ import { DATA_DIRECTORIES, DATA_TYPE, ESP_TYPE } from "./internal/Partitions.ts"
 export { DATA_DIRECTORIES, DATA_TYPE, ESP_TYPE } from "./internal/Partitions.ts"
 
 /**
- * A file on the data partition. `mode` is 0644 unless given; the owner is
- * root; missing parent directories are made with mode 0755.
+ * What is on the data partition: a file with these bytes or with the content of
+ * a file of the build machine, a directory, or a symbolic link. `mode` is 0644
+ * for a file and 0755 for a directory unless given, and a link has none; the
+ * owner is root; missing parent directories are made with mode 0755.
  */
 export type DataFile = { readonly path: string; readonly mode?: number } & (
   | { readonly bytes: Uint8Array }
   | { readonly sourcePath: string }
+  | { readonly directory: true }
+  | { readonly symlink: string }
 )
 
 /**
@@ -61,11 +67,13 @@ export interface DataOptions {
  *
  * UUIDs that are not given are derived from `label` (default "kios"), so that
  * the same options give the same bytes; give other ones when two such disks
- * meet in one machine. `sourceDateEpoch` (seconds since 1970, default 1) is
+ * meet in one machine. `format` is raw unless given: a sparse file, for `dd`;
+ * qcow2 is what clouds and QEMU take. `sourceDateEpoch` (seconds since 1970, default 1) is
  * the time of everything in the file systems; FAT cannot go below 1980.
  */
 export interface WriteOptions {
   readonly output: string
+  readonly format?: "raw" | "qcow2"
   readonly label?: string
   readonly diskUuid?: string
   readonly sourceDateEpoch?: number
@@ -86,8 +94,8 @@ export interface Partition {
 }
 
 /**
- * A disk image: `bytes` is its size, `allocatedBytes` what the sparse file
- * takes on the build machine.
+ * A disk image: `bytes` is the size of the disk, `allocatedBytes` what the
+ * file takes on the build machine: it is sparse, or qcow2.
  */
 export interface Info {
   readonly bytes: number
@@ -218,6 +226,7 @@ const layoutOf = (options: WriteOptions): Effect.Effect<Layout, ImageError> =>
 export const write = (options: WriteOptions): Effect.Effect<Info, ImageError> =>
   Effect.gen(function* () {
     const needed: Array<Tool> = ["sfdisk"]
+    if (options.format === "qcow2") needed.push("qemu-img")
     if (options.esp !== undefined) needed.push("mformat", "mmd", "mcopy")
     if (options.data !== undefined) needed.push("mke2fs", "debugfs")
     const layout = yield* layoutOf(options)
@@ -229,15 +238,21 @@ export const write = (options: WriteOptions): Effect.Effect<Info, ImageError> =>
         await io("create", work, () => fs.mkdir(work, { recursive: true }))
         return work
       }),
-      (work) => assemble(work, output, layout),
+      (work) => assemble(work, output, layout, options.format ?? "raw"),
       (work) => Effect.promise(() => fs.rm(work, { recursive: true, force: true }).catch(() => {})),
     )
   })
 
 // The programs get a name without `@@`, `?` or a comma, which they interpret.
 const IMAGE = "disk.img"
+const QCOW2 = "disk.qcow2"
 
-const assemble = (work: string, output: string, layout: Layout): Effect.Effect<Info, ImageError> =>
+const assemble = (
+  work: string,
+  output: string,
+  layout: Layout,
+  format: "raw" | "qcow2",
+): Effect.Effect<Info, ImageError> =>
   Effect.gen(function* () {
     const tools = yield* HostTools
     const file = path.join(work, IMAGE)
@@ -276,20 +291,46 @@ const assemble = (work: string, output: string, layout: Layout): Effect.Effect<I
       })
     }
     const info = yield* inspect(file)
-    yield* attempt("rename the finished image to", output, () => fs.rename(file, output))
-    return info
+    if (format === "raw") {
+      yield* attempt("rename the finished image to", output, () => fs.rename(file, output))
+      return info
+    }
+    // One writer, in order: the same input gives the same bytes.
+    yield* tools.run({
+      tool: "qemu-img",
+      cwd: work,
+      args: ["convert", "-f", "raw", "-O", "qcow2", "-m", "1", IMAGE, QCOW2],
+    })
+    const qcow2 = path.join(work, QCOW2)
+    return yield* attempt("rename the finished image to", output, async () => {
+      const { blocks } = await fs.stat(qcow2)
+      await fs.rename(qcow2, output)
+      return { ...info, allocatedBytes: blocks * 512 }
+    })
   })
 
-/** The directories of the contract, unless a file's list has them as such. */
-const entriesOf = (files: ReadonlyArray<DataFile>): ReadonlyArray<Ext4Entry> => [
-  ...DATA_DIRECTORIES.map((at): Ext4Entry => ({ _tag: "Directory", path: at, mode: 0o755 })),
-  ...files.map((file): Ext4Entry => ({
-    _tag: "File",
-    path: file.path,
-    mode: file.mode ?? 0o644,
-    content: "bytes" in file ? { bytes: file.bytes } : { path: file.sourcePath },
-  })),
-]
+const entryOf = (file: DataFile): Ext4Entry => {
+  if ("directory" in file) return { _tag: "Directory", path: file.path, mode: file.mode ?? 0o755 }
+  if ("symlink" in file) return { _tag: "Symlink", path: file.path, target: file.symlink }
+  const content = "bytes" in file ? { bytes: file.bytes } : { path: file.sourcePath }
+  return { _tag: "File", path: file.path, mode: file.mode ?? 0o644, content }
+}
+
+/** The directories of the contract, unless the list has them itself. */
+const entriesOf = (files: ReadonlyArray<DataFile>): ReadonlyArray<Ext4Entry> => {
+  const given = files.map(entryOf)
+  const own = new Set(
+    given.flatMap((entry) => (entry._tag === "Directory" ? [normalisePath(entry.path) ?? ""] : [])),
+  )
+  return [
+    ...DATA_DIRECTORIES.filter((at) => !own.has(at)).map((at): Ext4Entry => ({
+      _tag: "Directory",
+      path: at,
+      mode: 0o755,
+    })),
+    ...given,
+  ]
+}
 
 const writeEsp = (
   work: string,

@@ -1,6 +1,6 @@
 /**
  * The programs of the build machine that the image writers run (`lz4`,
- * `sfdisk`, `mformat`, `mcopy`, `mke2fs`, `debugfs`). A reference, so tests
+ * `sfdisk`, `mformat`, `mcopy`, `mke2fs`, `debugfs`, `qemu-img`). A reference, so tests
  * replace it: `Effect.provideService(HostTools, fake)`.
  *
  * @module
@@ -22,6 +22,7 @@ export const debianPackages = {
   mcopy: "mtools",
   mke2fs: "e2fsprogs",
   debugfs: "e2fsprogs",
+  "qemu-img": "qemu-utils",
 } as const
 
 /**

@@ -230,12 +230,15 @@ const attempt = Effect.fnUntraced(function* (
   const host = yield* VmHost
   const binary = yield* host.qemu
   for (const [option, file] of [
-    ["efi", options.efi] as const,
+    ...(options.efi === undefined ? [] : [["efi", options.efi] as const]),
     ...(options.initrd === undefined ? [] : [["initrd", options.initrd] as const]),
     ...(options.disks ?? []).map((disk) => ["disks", disk.path] as const),
   ]) {
     if (!fs.existsSync(file)) return yield* new VmOptionsInvalid({ option, reason: `${file} does not exist` })
   }
+
+  for (const { writeLog } of options.disks ?? [])
+    if (writeLog !== undefined) yield* prepare(`creating ${writeLog}`, () => fs.writeFileSync(writeLog, ""))
 
   const directory = yield* privateDirectory(options.directory ?? os.tmpdir())
   const firmware = options.boot === "direct" ? undefined : yield* host.firmware
@@ -246,7 +249,7 @@ const attempt = Effect.fnUntraced(function* (
       fs.chmodSync(vars, 0o600)
     })
   const espDisk = options.boot === "disk" ? path.join(directory, "esp.img") : undefined
-  if (espDisk !== undefined) {
+  if (espDisk !== undefined && options.efi !== undefined) {
     if (options.makeEspDisk === undefined)
       return yield* new VmOptionsInvalid({ option: "makeEspDisk", reason: 'is needed with boot "disk"' })
     yield* options

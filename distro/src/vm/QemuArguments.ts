@@ -16,6 +16,11 @@ export interface Disk {
   /** The controller. Default `virtio`. */
   readonly bus?: "virtio" | "nvme" | "scsi" | "ahci"
   readonly readOnly?: boolean
+  /**
+   * A file, made anew, to which every write and flush of the guest is logged in
+   * the format of dm-log-writes (QEMU's driver `blklogwrites`).
+   */
+  readonly writeLog?: string
 }
 
 /** A TCP port of 127.0.0.1 that leads to one of the guest. */
@@ -27,14 +32,16 @@ export interface Forward {
 
 /** Describes a machine. */
 export interface MachineOptions {
-  /** The EFI to boot; with `boot: "direct"` a kernel (bzImage). */
-  readonly efi: string
+  /** The EFI to boot; with `boot: "direct"` a kernel (bzImage); with `boot: "image"` none. */
+  readonly efi?: string
   /**
    * `kernel`: the firmware gets the EFI from QEMU, no disk. `disk`: the EFI lies
-   * on a GPT/FAT32 disk as on real machines. `direct`: no firmware, QEMU loads
-   * the kernel `efi` with `initrd` (for tests of the kernel's side).
+   * on a GPT/FAT32 disk as on real machines. `image`: the firmware boots what it
+   * finds on the first of `disks`, such as `kios image` writes. `direct`: no
+   * firmware, QEMU loads the kernel `efi` with `initrd` (for tests of the
+   * kernel's side).
    */
-  readonly boot: "kernel" | "disk" | "direct"
+  readonly boot: "kernel" | "disk" | "image" | "direct"
   /** Only with `boot: "direct"`. */
   readonly initrd?: string
   readonly disks?: ReadonlyArray<Disk>
@@ -94,6 +101,10 @@ const flaw = (options: MachineOptions): readonly [option: string, reason: string
     return ["cmdline", "only printable ASCII characters can be passed to the kernel"]
   if ((options.boot === "direct") !== (options.initrd !== undefined))
     return ["initrd", 'is given if and only if boot is "direct"']
+  if ((options.boot === "image") !== (options.efi === undefined))
+    return ["efi", 'is given unless boot is "image"']
+  if (options.boot === "image" && (options.disks ?? []).length === 0)
+    return ["disks", 'there is none to boot from, with boot "image"']
   if ((options.forwards ?? []).length > 0 && options.network !== "user")
     return ["forwards", 'ports can be forwarded with network "user" only']
   const hostPorts = new Set<number>()
@@ -141,19 +152,34 @@ const acceleration = (accelerator: Accelerator): ReadonlyArray<string> => {
   }
 }
 
+const imageNode = (format: string, path: string, readOnly: boolean) => ({
+  driver: format,
+  "read-only": readOnly,
+  file: { driver: "file", filename: path, "read-only": readOnly },
+})
+
 const blockdev = (node: string, format: string, path: string, readOnly: boolean): Array<string> => [
   "-blockdev",
-  JSON.stringify({
-    driver: format,
-    "node-name": node,
-    "read-only": readOnly,
-    file: { driver: "file", filename: path, "read-only": readOnly },
-  }),
+  JSON.stringify({ "node-name": node, ...imageNode(format, path, readOnly) }),
 ]
+
+/** The disk's image, below a filter that logs what is written if that is asked for. */
+const backendOf = (node: string, disk: Disk): Array<string> =>
+  disk.writeLog === undefined
+    ? blockdev(node, disk.format, disk.path, disk.readOnly ?? false)
+    : [
+        "-blockdev",
+        JSON.stringify({
+          driver: "blklogwrites",
+          "node-name": node,
+          file: imageNode(disk.format, disk.path, disk.readOnly ?? false),
+          log: { driver: "file", filename: disk.writeLog },
+        }),
+      ]
 
 const device = (properties: Record<string, unknown>): Array<string> => ["-device", JSON.stringify(properties)]
 
-const disks = (list: ReadonlyArray<Disk>): Array<string> => {
+const disks = (list: ReadonlyArray<Disk>, bootable: boolean): Array<string> => {
   const scsi = list.some((disk) => disk.bus === "scsi")
     ? device({ driver: "virtio-scsi-pci", id: "scsi0" })
     : []
@@ -161,8 +187,12 @@ const disks = (list: ReadonlyArray<Disk>): Array<string> => {
   return scsi.concat(
     list.flatMap((disk, index) => {
       const node = `disk${index}`
-      const common = { drive: node, ...(disk.serial === undefined ? {} : { serial: disk.serial }) }
-      const backend = blockdev(node, disk.format, disk.path, disk.readOnly ?? false)
+      const common = {
+        drive: node,
+        ...(disk.serial === undefined ? {} : { serial: disk.serial }),
+        ...(bootable && index === 0 ? { bootindex: 0 } : {}),
+      }
+      const backend = backendOf(node, disk)
       switch (disk.bus ?? "virtio") {
         case "virtio":
           return [...backend, ...device({ driver: "virtio-blk-pci", ...common })]
@@ -222,7 +252,7 @@ export const qemuArguments = (options: MachineOptions, host: HostSide): Readonly
     "rng-random,id=rng,filename=/dev/urandom",
     ...device({ driver: "virtio-rng-pci", rng: "rng" }),
     ...(options.display === true ? device({ driver: "VGA" }) : []),
-    ...(options.boot === "disk" ? [] : ["-kernel", options.efi]),
+    ...(options.boot === "disk" || options.efi === undefined ? [] : ["-kernel", options.efi]),
     ...(options.boot === "direct" ? ["-initrd", options.initrd ?? "", "-append", cmdline] : []),
     ...(options.boot !== "direct" && cmdline.trim() !== ""
       ? ["-smbios", `type=11,value=io.systemd.stub.kernel-cmdline-extra=${quote(cmdline.trim())}`]
@@ -233,7 +263,7 @@ export const qemuArguments = (options: MachineOptions, host: HostSide): Readonly
           ...blockdev("esp", "raw", host.espDisk, false),
           ...device({ driver: "virtio-blk-pci", drive: "esp", serial: "kios-esp", bootindex: 0 }),
         ]),
-    ...disks(options.disks ?? []),
+    ...disks(options.disks ?? [], options.boot === "image"),
     ...(options.network === "user"
       ? [
           "-netdev",

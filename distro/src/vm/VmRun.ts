@@ -118,7 +118,7 @@ const watch = Effect.fnUntraced(function* (
   Scope.Scope
 > {
   const vm = yield* Qemu.start(options)
-  const efiBytes = sizeOf(options.efi)
+  const efiBytes = options.efi === undefined ? undefined : sizeOf(options.efi)
   const facts: ExplainContext = {
     memoryMiB: options.memoryMiB ?? 1024,
     ...(efiBytes === undefined ? {} : { efiBytes }),

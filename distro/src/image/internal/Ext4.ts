@@ -16,6 +16,7 @@ import { arrange } from "./Tree.ts"
 export type Ext4Entry =
   | { readonly _tag: "Directory"; readonly path: string; readonly mode: number }
   | { readonly _tag: "File"; readonly path: string; readonly mode: number; readonly content: Content }
+  | { readonly _tag: "Symlink"; readonly path: string; readonly target: string }
 
 export interface Ext4Options {
   /** Directory to work in; the image is the file `image` in it. */
@@ -50,6 +51,7 @@ export const makeExt4 = (options: Ext4Options): Effect.Effect<void, ImageError> 
         ["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0", "-L", options.label, "-U", uuid],
         ["-O", FEATURES.join(",")],
         ["-E", `offset=${options.offset},hash_seed=${uuid},${EXTENDED}`],
+        options.size >= GROWING ? ["-J", "size=64"] : [],
         ["-d", "data", options.image, `${options.size / 1024}k`],
       ].flat(),
     })
@@ -96,6 +98,15 @@ const FEATURES = [
   "metadata_csum",
 ]
 
+/**
+ * From 1 GiB on a filesystem is taken for one that will grow to its disk
+ * (`datapart.grow`): it gets the journal of a big one at once, for the size of a
+ * journal cannot be changed while it is mounted. Block group descriptors need no
+ * option: mke2fs reserves room for 1024 times the size, and beyond that the
+ * kernel goes on with meta_bg (ext4_resize_fs, needs 64bit).
+ */
+const GROWING = 2 ** 30
+
 /** No lazy initialisation: the kernel would write the tables after each first mount. */
 const EXTENDED = "lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_owner=0:0"
 
@@ -119,13 +130,21 @@ const stage = async ({ entries, output, size, work }: Ext4Options): Promise<Arra
     // debugfs reads commands from a line, with names between quotes.
     if (/["\n]/u.test(entry.path))
       fail("InvalidOption", `data partition: ${entry.path}: a quote or newline in a name`)
+    const target = path.join(root, entry.path)
+    if (entry._tag === "Symlink") {
+      // symlink(7): a path has at most 4095 bytes.
+      const length = Buffer.byteLength(entry.target)
+      if (length < 1 || length > 4095 || entry.target.includes("\0"))
+        fail("InvalidOption", `data partition: ${entry.path}: "${entry.target}" is no target of a link`)
+      await io("create", target, () => fs.symlink(entry.target, target))
+      continue
+    }
     if (!Number.isInteger(entry.mode) || entry.mode < 0 || entry.mode > 0o7777) {
       fail(
         "InvalidOption",
         `data partition: ${entry.path}: mode 0o${entry.mode.toString(8)} is not within 0 and 0o7777`,
       )
     }
-    const target = path.join(root, entry.path)
     if (entry._tag === "Directory") {
       await io("create", target, () => fs.mkdir(target, 0o700))
       continue
@@ -158,8 +177,9 @@ const commands = (entries: ReadonlyArray<Ext4Entry>, time: number): string => {
     ["/lost+found", "040700"],
   ]
   for (const entry of entries) {
-    const type = entry._tag === "Directory" ? 0o040000 : 0o100000
-    lines.push([`/${entry.path}`, `0${(type | entry.mode).toString(8)}`])
+    const type = { Directory: 0o040000, File: 0o100000, Symlink: 0o120000 }[entry._tag]
+    const mode = entry._tag === "Symlink" ? 0o777 : entry.mode
+    lines.push([`/${entry.path}`, `0${(type | mode).toString(8)}`])
   }
   return lines
     .flatMap(([name, mode]) =>
