@@ -16,6 +16,7 @@ import { type make as makeFilesystems, parseOptions } from "./TestFilesystems.ts
 import type { MountTable, Propagation } from "./TestMounts.ts"
 import type { Processes } from "./TestProcesses.ts"
 import { CgroupDirectory } from "./TestCgroups.ts"
+import { nameIn } from "./TestModules.ts"
 
 /** The machine behind the door. */
 export interface MachineState {
@@ -181,10 +182,8 @@ export const make = (state: MachineState): KernelShape => {
           const { inode } = opening(() => table.find(path, false))
           if (inode instanceof Symlink) return refuse("ELOOP", "open")
           if (inode instanceof Directory || inode.size === 0) return refuse("EINVAL")
-          state.loadModule(
-            inode instanceof RegularFile && inode.module !== undefined ? inode.module : refuse("ENOEXEC"),
-            parameters,
-          )
+          if (!(inode instanceof RegularFile)) return refuse("ENOEXEC")
+          state.loadModule(nameIn(inode.read(), path), parameters)
         },
       ),
     setHostname: (name) =>

@@ -22,12 +22,14 @@ import * as MountView from "./TestMountView.ts"
 import {
   makeProc,
   makeSys,
+  plantDevices,
   plantDisk,
   plantInterface,
   plantPartition,
   plantSysctls,
   type SysctlSpec,
 } from "./TestProc.ts"
+import * as TestModules from "./TestModules.ts"
 import { Processes, type ProcessEntry } from "./TestProcesses.ts"
 import type { Program } from "./TestPrograms.ts"
 
@@ -43,6 +45,12 @@ export interface ModuleSpec {
   readonly interfaces?: ReadonlyArray<string>
   /** Its file, relative to /lib/modules/RELEASE; default `kernel/NAME.ko`. */
   readonly path?: string
+  /** Patterns of the devices that it drives, and other names, in modules.alias. */
+  readonly aliases?: ReadonlyArray<string>
+  /** What modules.softdep says of it: `pre: crc32c`. */
+  readonly softdep?: string
+  /** Devices that appear when it is loaded: modalias by `BUS/NAME`. */
+  readonly devices?: Readonly<Record<string, string>>
 }
 
 /** What the machine is. Everything has a default: `make()` is a machine that the reference stages boot on, but for its programs. */
@@ -62,6 +70,8 @@ export interface TestMachineOptions {
   /** cgroup controllers. */
   readonly controllers?: ReadonlyArray<string>
   readonly interfaces?: ReadonlyArray<string>
+  /** Devices in /sys/bus: modalias by `BUS/NAME`. */
+  readonly devices?: Readonly<Record<string, string>>
   /** Bytes of RAM (default 512 MiB). */
   readonly memory?: number
   readonly pidMax?: number
@@ -215,6 +225,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
   })
   plantSysctls(proc.sys, sysctls, {
     "kernel.panic": "10",
+    "kernel.modprobe": "/sbin/modprobe",
     // A thread may take an eighth of the memory for its 16 KiB of stack (kernel/fork.c, set_max_threads).
     "kernel.threads-max": String(Math.floor(memory / (8 * 16 * 1024))),
     "vm.swappiness": "60",
@@ -233,6 +244,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     plantInterface(sys, name, () => interfaces.get(name) === true)
   }
   for (const name of options.interfaces ?? ["lo", "eth0"]) addInterface(name)
+  plantDevices(sys, options.devices ?? {})
   const types = Filesystems.make({
     table: () => table,
     proc: proc.root,
@@ -253,11 +265,16 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     [`${moduleDirectory}/modules.dep`]: Object.entries(modules)
       .map(([name, { needs = [] }]) => `${[`${modulePath(name)}:`, ...needs.map(modulePath)].join(" ")}\n`)
       .join(""),
+    [`${moduleDirectory}/modules.alias`]: Object.entries(modules)
+      .flatMap(([name, { aliases = [] }]) => aliases.map((alias) => `alias ${alias} ${name}\n`))
+      .join(""),
+    [`${moduleDirectory}/modules.softdep`]: Object.entries(modules)
+      .flatMap(([name, { softdep }]) => (softdep === undefined ? [] : [`softdep ${name} ${softdep}\n`]))
+      .join(""),
   })
   for (const name of Object.keys(modules)) {
     const file = fileOf(`${moduleDirectory}/${modulePath(name)}`)
-    file.write(`\x7fELF of module ${name}`)
-    file.module = name
+    file.write(TestModules.pack(TestModules.contentOf(name), modulePath(name)))
   }
   for (const [path, program] of Object.entries(options.programs ?? {})) fileOf(path).program = program
   plant(root, options.files ?? {})
@@ -294,6 +311,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
       for (const interface_ of module.interfaces ?? []) addInterface(interface_)
       plantSysctls(proc.sys, sysctls, module.sysctls ?? {})
       sys.within(`module/${name}`)
+      plantDevices(sys, module.devices ?? {})
     },
   }
   const kernel = TestKernel.make(state)
