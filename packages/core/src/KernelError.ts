@@ -67,6 +67,7 @@ const hints: Readonly<Record<string, string>> = {
   "spawn ENOEXEC": "not an executable for this machine",
   "write EINVAL": "the kernel refused the value",
   "write ENOENT": "no such file: is the filesystem mounted and the feature built in?",
+  "open ENODEV": "no driver serves this device",
   "chroot EPERM": "CAP_SYS_CHROOT is missing",
   "sethostname EPERM": "CAP_SYS_ADMIN is missing",
   "reboot EPERM": "CAP_SYS_BOOT is missing",

@@ -15,6 +15,7 @@ import * as abi from "./abi.ts"
 import * as files from "./files.ts"
 import * as libc from "./libc.ts"
 import * as processes from "./processes.ts"
+import { openWatchdog } from "./watchdog.ts"
 
 /** What {@link make} and {@link layer} take. */
 export interface LinuxKernelOptions {
@@ -164,6 +165,7 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
           inPlace({ args: { resource: "RLIMIT_NOFILE", limit } }, "setrlimit", abi.RLIMIT_NOFILE, both),
         )
       }),
+    openWatchdog: openWatchdog(c),
     ...children,
     onSignal: (signals, handler) =>
       Effect.acquireRelease(

@@ -15,7 +15,8 @@ export interface FilesystemSources {
   readonly table: () => MountTable
   readonly proc: Directory
   readonly sys: Directory
-  readonly disks: Readonly<Record<string, TestDisk>>
+  /** What every mount of devtmpfs shows. */
+  readonly dev: Directory
   readonly processes: Processes
   readonly controllers: ReadonlyArray<string>
   /** Bytes of RAM, for sizes in percent. */
@@ -55,7 +56,7 @@ const sizeOf = (text: string, memory: number): number => {
 }
 
 /** The device nodes of devtmpfs. */
-const devices = (disks: Readonly<Record<string, TestDisk>>): Directory => {
+export const devices = (disks: Readonly<Record<string, TestDisk>>): Directory => {
   const root = new Directory()
   for (const name of ["null", "zero", "full", "random", "urandom", "tty", "kmsg", "console", "fuse"])
     root.add(name, new SpecialFile("character", undefined, 0o666))
@@ -147,7 +148,7 @@ export const make = (sources: FilesystemSources): Readonly<Record<string, Type>>
     },
     devtmpfs: (_source, options, text) => {
       onlyKnown(options, ["mode", "size", "nr_inodes"])
-      return once("devtmpfs", "devtmpfs", text, () => devices(sources.disks))
+      return once("devtmpfs", "devtmpfs", text, () => sources.dev)
     },
     proc: (_source, options, text) => {
       onlyKnown(options, ["hidepid", "gid", "subset"])

@@ -21,6 +21,7 @@ import * as MountView from "./TestMountView.ts"
 import { makeProc, makeSys, plantInterface, plantSysctls, type SysctlSpec } from "./TestProc.ts"
 import { Processes, type ProcessEntry } from "./TestProcesses.ts"
 import type { Program } from "./TestPrograms.ts"
+import { WatchdogDevice, type WatchdogSpec, type WatchdogState } from "./TestWatchdog.ts"
 
 /** A kernel module that the machine has a file of. */
 export interface ModuleSpec {
@@ -32,6 +33,8 @@ export interface ModuleSpec {
   readonly sysctls?: Readonly<Record<string, SysctlSpec>>
   /** Interfaces that it brings. */
   readonly interfaces?: ReadonlyArray<string>
+  /** The watchdog timer that it brings, as /dev/watchdog0. */
+  readonly watchdog?: WatchdogSpec
   /** Its file, relative to /lib/modules/RELEASE; default `kernel/NAME.ko`. */
   readonly path?: string
 }
@@ -53,6 +56,8 @@ export interface TestMachineOptions {
   /** cgroup controllers. */
   readonly controllers?: ReadonlyArray<string>
   readonly interfaces?: ReadonlyArray<string>
+  /** The watchdog timer that it has without a module, as /dev/watchdog0. */
+  readonly watchdog?: WatchdogSpec
   /** Bytes of RAM (default 512 MiB). */
   readonly memory?: number
   readonly pidMax?: number
@@ -149,6 +154,8 @@ export interface TestMachine {
   /** Sends init a signal. */
   readonly signal: (signal: Signal) => void
   readonly reboots: ReadonlyArray<RebootCommand>
+  /** How the watchdog timer stands, at this many seconds of the test's clock; undefined when there is none. */
+  readonly watchdog: (now: number) => WatchdogState | undefined
   /** RLIMIT_NOFILE of init. */
   readonly openFilesLimit: () => number
 }
@@ -208,11 +215,18 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
   }
   for (const name of options.interfaces ?? ["lo", "eth0"]) addInterface(name)
   const disks = options.disks ?? {}
+  const dev = Filesystems.devices(disks)
+  let watchdog: WatchdogDevice | undefined
+  const addWatchdog = (spec: WatchdogSpec): void => {
+    // The first is the one that is used; a second one would be watchdog1.
+    watchdog ??= dev.add("watchdog0", new WatchdogDevice(spec))
+  }
+  if (options.watchdog !== undefined) addWatchdog(options.watchdog)
   const types = Filesystems.make({
     table: () => table,
     proc: proc.root,
     sys,
-    disks,
+    dev,
     processes,
     controllers: options.controllers ?? ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"],
     memory: options.memory ?? 512 * 1024 ** 2,
@@ -257,6 +271,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
       loaded.set(name, parameters)
       for (const type of module.filesystems ?? []) filesystems.add(type)
       for (const interface_ of module.interfaces ?? []) addInterface(interface_)
+      if (module.watchdog !== undefined) addWatchdog(module.watchdog)
       plantSysctls(proc.sys, sysctls, module.sysctls ?? {})
       sys.within(`module/${name}`)
     },
@@ -322,6 +337,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     stolen: processes.stolen,
     signal: tellInit,
     reboots: state.reboots,
+    watchdog: (now) => watchdog?.state(now),
     openFilesLimit: () => state.limits.openFiles,
   }
 }
