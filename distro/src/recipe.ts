@@ -1,6 +1,8 @@
 /**
  * What is in the reference distro's EFI.
  */
+import * as PersistentStore from "@kios/stages-runtime/PersistentStore"
+import * as Watchdog from "@kios/stages-runtime/Watchdog"
 import * as KernelModules from "@kios/stages-runtime/KernelModules"
 import { reference as runtime } from "@kios/stages-runtime/ContainerdConfig"
 import { fileURLToPath } from "node:url"
@@ -154,6 +156,8 @@ const cmdline = [
   "printk.devkmsg=on",
   // A kernel or init that dies is started again.
   "panic=10",
+  // An init that hangs panics, so that its log is kept; without it the machine only resets.
+  "softdog.soft_panic=1",
   // tmpfs as rootfs stops at half of the memory; ramfs does not.
   "rootfstype=ramfs",
   // Kernel hardening; see docs/security.md.
@@ -180,7 +184,12 @@ export const recipe: Recipe = {
   init: here("src/init.ts"),
   files: [...binaries, ...libraries, ...configuration],
   images,
-  modules: [...KernelModules.bootModules, ...KernelModules.nodeModules],
+  modules: [
+    ...KernelModules.bootModules,
+    ...KernelModules.nodeModules,
+    PersistentStore.module,
+    Watchdog.softwareModule,
+  ],
   cmdline,
   // Measured in docs/performance.md: the largest step down in size that costs the boot next to nothing.
   compression: { compression: "zstd", level: 9 },

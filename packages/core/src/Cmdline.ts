@@ -34,12 +34,17 @@ const DataPartition = Schema.String.check(
   }),
 )
 
+const Watchdog = Schema.String.check(
+  Schema.isPattern(/^(off|[5-9]|[1-9]\d{1,3})$/u, { message: "expected off or a number of seconds from 5 to 9999" }),
+)
+
 // One decoder a key, so that one bad value does not take the others with it.
 const keys = {
   datapart: DataPartition,
   "kios.log": LogLevelName,
   "kios.hostname": Hostname,
   "kios.modules": ModuleList,
+  "kios.watchdog": Watchdog,
 } as const
 
 /** The values that kiOS reads. */
@@ -51,6 +56,8 @@ export interface CmdlineValues {
   readonly hostname?: string
   /** Modules to load besides the image's own list. */
   readonly modules: ReadonlyArray<string>
+  /** How long init may hang before the watchdog resets the machine, in seconds; absent: as the stage has it. */
+  readonly watchdog?: number | "off"
 }
 
 /** A key that is unknown or whose value does not fit. */
@@ -124,6 +131,9 @@ export const parse = (raw: string): CmdlineShape => {
       ...(found["kios.hostname"] === undefined ? {} : { hostname: found["kios.hostname"] }),
       logLevel: found["kios.log"] ?? "info",
       modules: found["kios.modules"]?.split(",") ?? [],
+      ...(found["kios.watchdog"] === undefined
+        ? {}
+        : { watchdog: found["kios.watchdog"] === "off" ? "off" : Number(found["kios.watchdog"]) }),
     },
   }
 }

@@ -79,6 +79,14 @@ export const mounts: ReadonlyArray<MountRow> = [
     mayBeAbsent: true,
     why: "tracing pods",
   },
+  {
+    source: "pstore",
+    target: "/sys/fs/pstore",
+    fstype: "pstore",
+    flags: strict,
+    mayBeAbsent: true,
+    why: "what the firmware kept of the log of a boot that died",
+  },
 ]
 
 /**

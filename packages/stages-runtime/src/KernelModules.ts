@@ -44,6 +44,9 @@ export const nodeModules: ReadonlyArray<string> = [
   "nf_conntrack",
   "button",
   "evdev",
+  // The watchdogs of machines; loading what this one does not have costs a moment and changes nothing.
+  "i6300esb",
+  "wdat_wdt",
 ]
 
 /** Options for modules on the kernel command line, `MODULE.PARAMETER=VALUE`; the kernel itself only reads those of what is built in. */

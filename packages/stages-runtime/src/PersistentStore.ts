@@ -1,0 +1,157 @@
+/**
+ * What outlives a panic: the kernel hands the end of its log to pstore, and the
+ * firmware's variables keep it. Documentation/ABI/testing/pstore of the kernel.
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { Kernel } from "@kios/core/Kernel"
+import * as Stage from "@kios/core/Stage"
+import { Cmdline } from "@kios/core/Cmdline"
+import { type PersistedLog, PersistentStore } from "@kios/core/capabilities/PersistentStore"
+import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
+import { loadAll } from "./KernelModules.ts"
+
+/**
+ * The driver that keeps logs in EFI variables.
+ *
+ * @example
+ * ```ts
+ * import * as PersistentStore from "@kios/stages-runtime/PersistentStore"
+ *
+ * const inImage = ["overlay", PersistentStore.module]
+ * ```
+ */
+export const module = "efi_pstore"
+
+const DIRECTORY = "/sys/fs/pstore"
+const BACKEND = "/sys/module/pstore/parameters/backend"
+// A log is some ten parts of 1 to 2 KiB each; a machine that dies again and again fills its firmware's store.
+const MOST_FILES = 200
+
+/** One file of pstore: a part of a log, the last part first. */
+interface Part {
+  readonly name: string
+  readonly at: number
+  readonly count: string
+  readonly reason: string
+  readonly part: number
+  readonly text: string
+}
+
+/**
+ * Reads a file of pstore: `dmesg-efi_pstore-ID`, whose first line is
+ * `Panic#1 Part2`; ID is (seconds * 100 + part) * 1000 + count
+ * (drivers/firmware/efi/efi-pstore.c). Undefined for what is no part of a log.
+ */
+const parsePart = (name: string, content: string): Part | undefined => {
+  const [, id] = /^dmesg-efi_pstore-(\d+)$/u.exec(name) ?? []
+  const [head, reason, count, part] = /^(\w[\w ]*)#(\d+) Part(\d+)\n/u.exec(content) ?? []
+  if (id === undefined || head === undefined) return undefined
+  return {
+    name,
+    at: Number(BigInt(id) / 100_000n) * 1000,
+    count: count ?? "",
+    reason: reason ?? "",
+    part: Number(part),
+    text: content.slice(head.length),
+  }
+}
+
+/**
+ * Puts the parts of logs together, by name of their file, oldest log first.
+ *
+ * @example
+ * ```ts
+ * import * as PersistentStore from "@kios/stages-runtime/PersistentStore"
+ *
+ * const logs = PersistentStore.join(
+ *   new Map([["dmesg-efi_pstore-178000000001001", "Panic#1 Part1\n<0>[    5.1] Kernel panic - not syncing: Oops"]]),
+ * )
+ * logs[0]?.reason // "Panic"
+ * ```
+ */
+export const join = (files: ReadonlyMap<string, string>): ReadonlyArray<PersistedLog> => {
+  const logs = new Map<string, Array<Part>>()
+  for (const [name, content] of files) {
+    const part = parsePart(name, content)
+    if (part === undefined) continue
+    const key = `${part.at} ${part.reason} ${part.count}`
+    logs.set(key, [...(logs.get(key) ?? []), part])
+  }
+  return [...logs.values()]
+    .map((parts) => {
+      const ordered = parts.toSorted((a, b) => b.part - a.part)
+      return {
+        at: ordered[0]?.at ?? 0,
+        reason: ordered[0]?.reason ?? "",
+        text: ordered.map(({ text }) => text.replace(/\n*$/u, "\n")).join(""),
+        files: ordered.map(({ name }) => `${DIRECTORY}/${name}`),
+      }
+    })
+    .toSorted((a, b) => a.at - b.at)
+}
+
+/**
+ * The stage. It comes as early as it can: what dies before it leaves its cause
+ * on the console only.
+ *
+ * @example
+ * ```ts
+ * import * as PersistentStore from "@kios/stages-runtime/PersistentStore"
+ *
+ * const waitsFor = PersistentStore.stage.requires.map((key) => key.key)
+ * ```
+ */
+export const stage = Stage.make({
+  name: "persistent-store",
+  description: "keep the end of the kernel's log in the firmware when the machine dies",
+  criticality: "optional",
+  requires: [PseudoFilesystems, Cmdline],
+  provides: [PersistentStore],
+  tolerates: [
+    { operation: "loadModule", errno: ["EEXIST"], because: "it is loaded already", silent: true },
+    { operation: "loadModule", because: "nothing is kept, which is told" },
+    { operation: "readText", path: /\/modules\.dep$/u, because: "nothing is kept, which is told" },
+    {
+      operation: "readText",
+      path: /\/modules\.builtin$/u,
+      errno: ["ENOENT"],
+      because: "the image need not have it",
+      silent: true,
+    },
+    { operation: "readText", path: /\/modules\.builtin$/u, because: "it only says what needs no warning" },
+    {
+      operation: "readText",
+      path: /^\/sys\/module\/pstore\/parameters\/backend$/u,
+      because: "nothing is kept, as far as we know",
+    },
+    { operation: "readDirectory", path: /^\/sys\/fs\/pstore$/u, because: "nothing to show" },
+    { operation: "readText", path: /^\/sys\/fs\/pstore\//u, because: "another part may be readable" },
+  ],
+  layer: Layer.effect(
+    PersistentStore,
+    Effect.gen(function* () {
+      const kernel = yield* Kernel
+      yield* loadAll([module])
+      const backend = yield* Effect.catch(kernel.readText(BACKEND), (error) =>
+        Effect.as(Effect.logWarning(`nothing will be kept when this machine dies: ${error.message}`), ""),
+      )
+      const names = yield* Effect.catch(kernel.readDirectory(DIRECTORY), (error) =>
+        Effect.as(Effect.logWarning(error.message), [] as ReadonlyArray<string>),
+      )
+      const files = new Map<string, string>()
+      for (const name of names.slice(0, MOST_FILES)) {
+        const text = yield* Effect.catch(kernel.readText(`${DIRECTORY}/${name}`), (error) =>
+          Effect.as(Effect.logWarning(error.message), undefined),
+        )
+        if (text !== undefined) files.set(name, text)
+      }
+      const known = backend.trim()
+      return {
+        // What printk makes of a null pointer.
+        backend: known === "" || known === "(null)" ? undefined : known,
+        logs: join(files),
+      }
+    }),
+  ),
+})
