@@ -1,12 +1,12 @@
 /**
- * The deaths of init, by the names that the test's init and its test share, in
- * the order in which one machine goes through them, a boot each.
+ * The deaths of init, by the names that the test's init and its test share.
  */
-export const faults = [
-  "uncaught-throw",
-  "rejected-promise",
-  "fiber-defect",
-  "empty-event-loop",
+
+/** What init goes on after: one boot has them all. */
+export const survived = ["uncaught-throw", "rejected-promise", "fiber-defect", "empty-event-loop"] as const
+
+/** What ends a boot each, in the order in which one machine goes through them. */
+export const fatal = [
   "exit",
   "heap-exhaustion",
   "segmentation-fault",
@@ -15,7 +15,5 @@ export const faults = [
   "blocked-loop",
 ] as const
 
-export type Fault = (typeof faults)[number]
-
-/** Where the machine remembers which one is next. */
-export const NEXT = "/var/log/next-fault"
+export type Survived = (typeof survived)[number]
+export type Fatal = (typeof fatal)[number]

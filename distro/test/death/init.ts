@@ -20,7 +20,7 @@ import * as KernelModules from "@kios/stages-runtime/KernelModules"
 import * as PersistentStore from "@kios/stages-runtime/PersistentStore"
 import * as Previous from "@kios/stages-runtime/PreviousBoot"
 import * as Watchdog from "@kios/stages-runtime/Watchdog"
-import { type Fault, faults, NEXT } from "./faults.ts"
+import { type Fatal, fatal, type Survived, survived } from "./faults.ts"
 import { modules } from "./modules.ts"
 
 const koffiPath = "/lib/kios/koffi.node"
@@ -54,7 +54,7 @@ class Broken extends Data.TaggedError("Broken")<{ readonly message: string }> {}
 /** What a stage or afterBoot can not wait for comes from a callback. */
 const later = (body: () => void) => Effect.sync(() => void setImmediate(body))
 
-const die: Record<Fault, Effect.Effect<unknown>> = {
+const faults: Record<Survived | Fatal, Effect.Effect<unknown>> = {
   "uncaught-throw": later(() => {
     throw new Error("thrown in a callback")
   }),
@@ -64,39 +64,29 @@ const die: Record<Fault, Effect.Effect<unknown>> = {
   exit: later(() => process.exit(7)),
   "heap-exhaustion": later(() => {
     const kept: Array<unknown> = []
-    for (;;) kept.push(Array.from({ length: 1000 }, (_, n) => ({ n })))
+    for (;;) kept.push(new Array(1_000_000).fill(kept.length))
   }),
   "segmentation-fault": later(crash),
   abort: later(() => process.abort()),
-  // Done by the stage.
+  // Its stage does it.
   "boot-failure": Effect.void,
   "blocked-loop": later(() => {
     for (;;);
   }),
 }
 
-/** After these init goes on: the machine is asked to restart. */
-const survived: ReadonlyArray<Fault> = [
-  "uncaught-throw",
-  "rejected-promise",
-  "fiber-defect",
-  "empty-event-loop",
-]
+// Where the machine remembers how many of its deaths it has behind it; the first boot has none.
+const BEHIND = "/var/log/deaths"
 
-const next = Effect.gen(function* () {
+const behind = Effect.gen(function* () {
   const kernel = yield* Kernel
-  const text = yield* Effect.orElseSucceed(kernel.readText(NEXT), () => "0")
-  return { index: Number(text), fault: faults[Number(text)] }
+  return yield* Effect.match(kernel.readText(BEHIND), { onFailure: () => undefined, onSuccess: Number })
 })
 
-const announce = (fault: Fault, index: number) =>
-  Effect.gen(function* () {
-    const kernel = yield* Kernel
-    const kmsg = yield* Kmsg
-    yield* kernel.writeFile(NEXT, String(index + 1))
-    yield* kernel.sync
-    yield* kmsg.write("notice", `milestone fault name=${fault}`)
-  })
+const tell = (name: Survived | Fatal) => Kmsg.use((kmsg) => kmsg.write("notice", `milestone fault name=${name}`))
+
+const remember = (count: number) =>
+  Kernel.use((kernel) => Effect.andThen(kernel.writeFile(BEHIND, String(count)), kernel.sync))
 
 const failing = Stage.make({
   name: "failing",
@@ -106,9 +96,10 @@ const failing = Stage.make({
   wants: [PreviousBoot, WatchdogTimer],
   layer: Layer.effectDiscard(
     Effect.gen(function* () {
-      const { fault, index } = yield* next
-      if (fault !== "boot-failure") return
-      yield* announce(fault, index)
+      const count = yield* behind
+      if (count === undefined || fatal[count] !== "boot-failure") return
+      yield* remember(count + 1)
+      yield* tell("boot-failure")
       return yield* new Broken({ message: "the disk of this test is on fire" })
     }),
   ),
@@ -130,19 +121,30 @@ const pipeline = Pipeline.make([
   failing,
 ])
 
+/** Init is told to stop, as somebody at the machine would. */
+const stop = (signal: NodeJS.Signals) => Effect.sync(() => void process.kill(process.pid, signal))
+
 const afterBoot = Effect.gen(function* () {
-  const { fault, index } = yield* next
-  if (fault === undefined) {
-    const kmsg = yield* Kmsg
-    yield* kmsg.write("notice", "milestone faults-done")
-    return process.kill(process.pid, "SIGTERM")
+  const count = yield* behind
+  if (count === undefined) {
+    yield* remember(0)
+    for (const name of survived) {
+      yield* tell(name)
+      yield* faults[name]
+      // The loop is only empty when the timers that hold it have fired.
+      yield* Effect.sleep(name === "empty-event-loop" ? "10 seconds" : "300 millis")
+    }
+    return yield* stop("SIGINT")
   }
-  yield* announce(fault, index)
-  yield* die[fault]
-  if (!survived.includes(fault)) return yield* Effect.never
-  // Unlike the others this one comes in its own time.
-  yield* Effect.sleep(fault === "empty-event-loop" ? "5 seconds" : "500 millis")
-  return process.kill(process.pid, "SIGINT")
+  const name = fatal[count]
+  if (name === undefined) {
+    yield* Kmsg.use((kmsg) => kmsg.write("notice", "milestone faults-done"))
+    return yield* stop("SIGTERM")
+  }
+  yield* remember(count + 1)
+  yield* tell(name)
+  yield* faults[name]
+  return yield* Effect.never
 })
 
 Init.start({ pipeline, koffiPath, afterBoot })

@@ -27,13 +27,16 @@ export interface Faults {
   readonly tell: (what: string, error: unknown) => void
   /** How many there were. */
   readonly count: () => number
-  /** The first one, in words. */
-  readonly first: () => string | undefined
+  /** How many there were and what the first ones were, in words; undefined when there were none. */
+  readonly summary: () => string | undefined
 }
 
 // A fault that comes back with every tick must not drown the log that is to be kept.
 const TOLD_A_MINUTE = 20
 const MINUTE_MS = 60_000
+// What fits into one record of the kernel's log.
+const SUMMED_UP = 5
+const SUMMARY_CHARACTERS = 120
 
 /**
  * Counts faults and tells them at severity `crit`, no more than 20 a minute; of
@@ -51,16 +54,21 @@ const MINUTE_MS = 60_000
  */
 export const faults = (kmsg: Pick<KmsgShape, "writeUnsafe">, now: () => number = Date.now): Faults => {
   let count = 0
-  let first: string | undefined
+  const first: Array<string> = []
   let since = Number.NEGATIVE_INFINITY
   let told = 0
   let untold = 0
   return {
     count: () => count,
-    first: () => first,
+    summary: () => {
+      if (count === 0) return undefined
+      const rest = count > first.length ? ` and ${count - first.length} more` : ""
+      return `${count} fault${count === 1 ? "" : "s"}: ${first.join("; ")}${rest}`
+    },
     tell: (what, error) => {
       count++
-      first ??= `${what}: ${error instanceof Error ? error.message : String(error)}`
+      const message = error instanceof Error ? error.message : String(error)
+      if (first.length < SUMMED_UP) first.push(`${what}: ${message}`.slice(0, SUMMARY_CHARACTERS))
       if (now() - since >= MINUTE_MS) {
         since = now()
         told = 0
@@ -71,7 +79,7 @@ export const faults = (kmsg: Pick<KmsgShape, "writeUnsafe">, now: () => number =
       }
       const more = untold === 0 ? "" : `${untold} more were not told; `
       untold = 0
-      const why = error instanceof Error ? (error.stack ?? error.message) : String(error)
+      const why = error instanceof Error ? (error.stack ?? message) : message
       kmsg.writeUnsafe("crit", `error init: ${what}, going on: ${more}${why}`)
     },
   }

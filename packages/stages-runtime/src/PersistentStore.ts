@@ -58,7 +58,9 @@ const parsePart = (name: string, content: string): Part | undefined => {
 }
 
 /**
- * Puts the parts of logs together, by name of their file, oldest log first.
+ * Puts the parts of logs together, by name of their file, oldest log first. A
+ * log is written from its end: its last lines are part 1, and its parts follow
+ * one another, maybe over the turn of a second.
  *
  * @example
  * ```ts
@@ -71,24 +73,32 @@ const parsePart = (name: string, content: string): Part | undefined => {
  * ```
  */
 export const join = (files: ReadonlyMap<string, string>): ReadonlyArray<PersistedLog> => {
-  const logs = new Map<string, Array<Part>>()
-  for (const [name, content] of files) {
-    const part = parsePart(name, content)
-    if (part === undefined) continue
-    const key = `${part.at} ${part.reason} ${part.count}`
-    logs.set(key, [...(logs.get(key) ?? []), part])
+  const parts = [...files]
+    .flatMap(([name, content]) => parsePart(name, content) ?? [])
+    .toSorted((a, b) => a.at - b.at || a.part - b.part)
+  const logs: Array<Array<Part>> = []
+  for (const part of parts) {
+    const open = logs.at(-1)
+    const before = open?.at(-1)
+    if (
+      open !== undefined &&
+      before !== undefined &&
+      part.part > before.part &&
+      part.reason === before.reason &&
+      part.count === before.count
+    )
+      open.push(part)
+    else logs.push([part])
   }
-  return [...logs.values()]
-    .map((parts) => {
-      const ordered = parts.toSorted((a, b) => b.part - a.part)
-      return {
-        at: ordered[0]?.at ?? 0,
-        reason: ordered[0]?.reason ?? "",
-        text: ordered.map(({ text }) => text.replace(/\n*$/u, "\n")).join(""),
-        files: ordered.map(({ name }) => `${DIRECTORY}/${name}`),
-      }
-    })
-    .toSorted((a, b) => a.at - b.at)
+  return logs.map((log) => ({
+    at: log[0]?.at ?? 0,
+    reason: log[0]?.reason ?? "",
+    text: log
+      .toReversed()
+      .map(({ text }) => text.replace(/\n*$/u, "\n"))
+      .join(""),
+    files: log.map(({ name }) => `${DIRECTORY}/${name}`),
+  }))
 }
 
 /**

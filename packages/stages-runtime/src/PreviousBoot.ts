@@ -54,9 +54,12 @@ export const causeOf = (log: PersistedLog): string => {
   if (panic !== undefined) {
     const [, status] = /^Attempted to kill init! exitcode=0x([0-9a-f]+)/u.exec(panic) ?? []
     if (status === undefined) return `kernel panic: ${panic}`
-    // What V8 says when it gives up.
-    const fatal = last(/^(?:<--- .* --->)?(FATAL ERROR: .*)$/u)
-    return `${deathOfInit(Number.parseInt(status, 16))}${fatal === undefined ? "" : ` (${fatal})`}`
+    // What V8 says when it gives up, and the kernel of an address that is none.
+    const detail =
+      last(/(FATAL ERROR: .*)$/u) ??
+      last(/\[1\]: (segfault at .*?)(?: likely .*)?$/u) ??
+      (last(/^(-+ Native stack trace -+)/u) === undefined ? undefined : "it aborted; its log has the stack")
+    return `${deathOfInit(Number.parseInt(status, 16))}${detail === undefined ? "" : ` (${detail})`}`
   }
   const failed = last(/^kios: boot-failed (.*)$/u)
   if (failed !== undefined) return `boot failed: ${failed}`

@@ -77,10 +77,10 @@ export const down = (
 ): Effect.Effect<never> =>
   Effect.gen(function* () {
     yield* bounded(kernel.sync, SYNC_DEADLINE, kmsg.write("err", `error shutdown: sync takes too long`))
-    if (faults.count() > 0)
-      yield* kmsg.write("crit", `error init: went on after ${faults.count()} faults, first ${faults.first()}`)
+    const summary = faults.summary()
+    if (summary !== undefined) yield* kmsg.write("crit", `error init: went on after ${summary}`)
     // On a machine without such a store it changes nothing.
-    if (failed || faults.count() > 0) yield* Effect.ignore(kernel.writeControl(ALWAYS_DUMP, "Y"))
+    if (failed || summary !== undefined) yield* Effect.ignore(kernel.writeControl(ALWAYS_DUMP, "Y"))
     if (failed) {
       const seconds = yield* panicSeconds(kernel)
       if (seconds === 0) {

@@ -17,6 +17,8 @@ export interface FilesystemSources {
   readonly sys: Directory
   /** What every mount of devtmpfs shows. */
   readonly dev: Directory
+  /** What the mount of pstore shows. */
+  readonly pstore: Directory
   readonly processes: Processes
   readonly controllers: ReadonlyArray<string>
   /** Bytes of RAM, for sizes in percent. */
@@ -175,6 +177,10 @@ export const make = (sources: FilesystemSources): Readonly<Record<string, Type>>
     },
     securityfs: (_source, _options, text) => once("securityfs", "securityfs", text, () => new Directory()),
     tracefs: (_source, _options, text) => once("tracefs", "tracefs", text, () => new Directory(0o700)),
+    pstore: (_source, options, text) => {
+      onlyKnown(options, ["kmsg_bytes"])
+      return once("pstore", "pstore", text, () => sources.pstore)
+    },
     bpf: memory("bpf", ["mode", "uid", "gid"], 0o1777),
     overlay,
     ext4: onDevice("ext4"),

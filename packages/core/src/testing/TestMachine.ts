@@ -13,7 +13,15 @@ import { Kmsg, loggerLayer } from "../Kmsg.ts"
 import { Supervisor } from "../Supervisor.ts"
 import { assertLines, type Call, CallLog, lineOf, type Operation, type Syscall } from "./TestCalls.ts"
 import type { TestDisk } from "./TestDisks.ts"
-import { Directory, type FileTree, plant, refuse, RegularFile } from "./TestFiles.ts"
+import {
+  ControlFile,
+  Directory,
+  type FileTree,
+  KernelDirectory,
+  plant,
+  refuse,
+  RegularFile,
+} from "./TestFiles.ts"
 import * as Filesystems from "./TestFilesystems.ts"
 import * as TestKernel from "./TestKernel.ts"
 import { MountTable } from "./TestMounts.ts"
@@ -35,6 +43,8 @@ export interface ModuleSpec {
   readonly interfaces?: ReadonlyArray<string>
   /** The watchdog timer that it brings, as /dev/watchdog0. */
   readonly watchdog?: WatchdogSpec
+  /** It keeps the kernel's log, and kept these files of earlier boots: they are in pstore once it is in. */
+  readonly pstore?: Readonly<Record<string, string>>
   /** Its file, relative to /lib/modules/RELEASE; default `kernel/NAME.ko`. */
   readonly path?: string
 }
@@ -91,6 +101,7 @@ export const builtinFilesystems: ReadonlyArray<string> = [
   "securityfs",
   "tracefs",
   "bpf",
+  "pstore",
   "ext4",
 ]
 
@@ -222,11 +233,16 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     watchdog ??= dev.add("watchdog0", new WatchdogDevice(spec))
   }
   if (options.watchdog !== undefined) addWatchdog(options.watchdog)
+  const pstore = new KernelDirectory()
+  let backend = "(null)"
+  sys.within("module/pstore/parameters").add("backend", new ControlFile(() => `${backend}\n`))
+  sys.within("module/printk/parameters").add("always_kmsg_dump", new RegularFile("N\n"))
   const types = Filesystems.make({
     table: () => table,
     proc: proc.root,
     sys,
     dev,
+    pstore,
     processes,
     controllers: options.controllers ?? ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"],
     memory: options.memory ?? 512 * 1024 ** 2,
@@ -272,6 +288,10 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
       for (const type of module.filesystems ?? []) filesystems.add(type)
       for (const interface_ of module.interfaces ?? []) addInterface(interface_)
       if (module.watchdog !== undefined) addWatchdog(module.watchdog)
+      if (module.pstore !== undefined) {
+        backend = name
+        for (const [file, text] of Object.entries(module.pstore)) pstore.add(file, new RegularFile(text, 0o444))
+      }
       plantSysctls(proc.sys, sysctls, module.sysctls ?? {})
       sys.within(`module/${name}`)
     },

@@ -169,6 +169,7 @@ export const makeSys = (
   if (features.has("securityfs")) root.within("kernel/security")
   if (features.has("tracefs")) root.within("kernel/tracing")
   if (features.has("bpf")) root.within("fs/bpf")
+  if (features.has("pstore")) root.within("fs/pstore")
   for (const [name, disk] of Object.entries(disks)) {
     const directory = root.within(`block/${name}`)
     // Always in units of 512 bytes, whatever the sector is.
