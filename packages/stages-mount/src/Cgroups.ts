@@ -7,7 +7,7 @@ import { Kernel } from "@kios/core/Kernel"
 import * as Stage from "@kios/core/Stage"
 import { Cgroups } from "@kios/core/capabilities/Cgroups"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
-import { mountAll, type MountRow } from "./MountTable.ts"
+import { mountAll, type MountRow, strict } from "./MountTable.ts"
 
 const ROOT = "/sys/fs/cgroup"
 
@@ -26,9 +26,10 @@ export const mounts: ReadonlyArray<MountRow> = [
     source: "cgroup2",
     target: ROOT,
     fstype: "cgroup2",
-    flags: ["MS_NOSUID", "MS_NODEV", "MS_NOEXEC"],
+    flags: strict,
     options: "nsdelegate,memory_recursiveprot",
     why: "the kubelet refuses to start without it; memory.low and memory.min of a pod protect its containers",
+    reference: "Talos; Documentation/admin-guide/cgroup-v2.rst, Mounting",
   },
 ]
 

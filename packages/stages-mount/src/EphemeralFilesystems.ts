@@ -7,9 +7,7 @@ import { Kernel } from "@kios/core/Kernel"
 import * as Stage from "@kios/core/Stage"
 import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesystems"
 import { MountedRoot } from "@kios/core/capabilities/MountedRoot"
-import { mountAll, type MountRow } from "./MountTable.ts"
-
-const strict = ["MS_NOSUID", "MS_NODEV", "MS_NOEXEC"] as const
+import { mountAll, type MountRow, strict } from "./MountTable.ts"
 
 /**
  * The mounts, in order.
@@ -27,16 +25,18 @@ export const mounts: ReadonlyArray<MountRow> = [
     target: "/run",
     fstype: "tmpfs",
     flags: strict,
-    options: "mode=0755,size=20%",
+    options: "mode=0755,size=20%,nr_inodes=64k",
     why: "sockets, state of the runtime, reports",
+    reference: "Talos for the flags, systemd for the size",
   },
   {
     source: "tmpfs",
     target: "/tmp",
     fstype: "tmpfs",
     flags: strict,
-    options: "mode=1777,size=64M",
-    why: "scratch files of the kubelet",
+    options: "mode=0755,size=64M,nr_inodes=16k",
+    why: "scratch files of the kubelet; not for everybody, as all who use it are root",
+    reference: "Talos",
   },
   {
     source: "tmpfs",
@@ -44,15 +44,17 @@ export const mounts: ReadonlyArray<MountRow> = [
     fstype: "tmpfs",
     flags: ["MS_NOSUID", "MS_NODEV"],
     options: "mode=0755,size=50%",
-    why: "images, containers, pods' volumes; exec because emptyDir volumes and container layers inherit it",
+    why: "images, containers, pods' volumes; exec because emptyDir volumes and container layers inherit it; as many inodes as the kernel gives by itself (one for 8 KB of RAM), because layers are many small files",
+    reference: "Talos, which tried noexec and took it back",
   },
   {
     source: "tmpfs",
     target: "/opt",
     fstype: "tmpfs",
     flags: ["MS_NOSUID", "MS_NODEV"],
-    options: "mode=0755,size=256M",
-    why: "/opt/cni/bin, where a CNI's DaemonSet puts the programs that the runtime executes",
+    options: "mode=0755,size=256M,nr_inodes=16k",
+    why: "/opt/cni/bin, where a CNI's DaemonSet puts the programs that the runtime executes: exec",
+    reference: "Talos",
   },
 ]
 

@@ -11,6 +11,7 @@ import * as EphemeralFilesystems from "@kios/stages-mount/EphemeralFilesystems"
 import * as EtcOverlay from "@kios/stages-mount/EtcOverlay"
 import * as MountTable from "@kios/stages-mount/MountTable"
 import * as PseudoFilesystemsStage from "@kios/stages-mount/PseudoFilesystems"
+import * as RootSwitch from "@kios/stages-mount/RootSwitch"
 import { earlier, outcome, up } from "./support.ts"
 
 const rowsOf = (machine: TestMachine.TestMachine) =>
@@ -27,12 +28,12 @@ describe("pseudo-filesystems", () => {
       assert.deepStrictEqual(rowsOf(machine), [
         "/proc proc rw,nosuid,nodev,noexec,relatime",
         "/sys sysfs rw,nosuid,nodev,noexec,relatime",
-        "/dev devtmpfs rw,nosuid,noexec,relatime mode=0755",
-        "/dev/pts devpts rw,nosuid,noexec,relatime ptmxmode=0666,mode=0620,gid=5",
-        "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime mode=1777,size=64M",
+        "/dev devtmpfs rw,nosuid,noexec,relatime mode=0755,size=4M,nr_inodes=64k",
+        "/dev/pts devpts rw,nosuid,noexec,relatime ptmxmode=0000,mode=0620,gid=5",
+        "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime mode=1777,size=64M,nr_inodes=16k",
         "/sys/kernel/security securityfs rw,nosuid,nodev,noexec,relatime",
         "/sys/fs/bpf bpf rw,nosuid,nodev,noexec,relatime mode=0700",
-        "/sys/kernel/tracing tracefs rw,nosuid,nodev,noexec,relatime",
+        "/sys/kernel/tracing tracefs rw,nosuid,nodev,noexec,relatime mode=0700",
       ])
       assert.deepStrictEqual(
         Context.get(services, PseudoFilesystems).mounted,
@@ -108,10 +109,10 @@ describe("ephemeral-filesystems", () => {
       const machine = TestMachine.make()
       yield* up(EphemeralFilesystems.stage, machine)
       assert.deepStrictEqual(rowsOf(machine), [
-        "/run tmpfs rw,nosuid,nodev,noexec,relatime mode=0755,size=20%",
-        "/tmp tmpfs rw,nosuid,nodev,noexec,relatime mode=1777,size=64M",
+        "/run tmpfs rw,nosuid,nodev,noexec,relatime mode=0755,size=20%,nr_inodes=64k",
+        "/tmp tmpfs rw,nosuid,nodev,noexec,relatime mode=0755,size=64M,nr_inodes=16k",
         "/var tmpfs rw,nosuid,nodev,relatime mode=0755,size=50%",
-        "/opt tmpfs rw,nosuid,nodev,relatime mode=0755,size=256M",
+        "/opt tmpfs rw,nosuid,nodev,relatime mode=0755,size=256M,nr_inodes=16k",
       ])
       for (const directory of ["/run/kios/log", "/var/lib", "/var/log", "/opt/cni/bin"])
         assert.isTrue(machine.exists(directory), directory)
@@ -211,7 +212,7 @@ describe("etc-overlay", () => {
   const files = { "/lib/kios/etc/hostname": "image\n", "/lib/kios/etc/kept": "image\n", "/etc/": "" } as const
   const before = (device: string | undefined) =>
     Layer.merge(earlier(), Layer.succeed(DataPartition, { device }))
-  const machine = () => TestMachine.make({ files, filesystems: ["overlay"] })
+  const machine = () => TestMachine.make({ files, filesystems: ["overlay", "tmpfs"] })
 
   it.effect("keeps what is written on the data partition", () =>
     Effect.gen(function* () {
@@ -233,7 +234,11 @@ describe("etc-overlay", () => {
     Effect.gen(function* () {
       const subject = machine()
       const services = yield* up(EtcOverlay.stage, subject, before(undefined))
-      assert.include(subject.mountAt("/etc")?.options, "upperdir=/run/kios/etc,workdir=/run/kios/.etc-work")
+      assert.include(
+        subject.mountAt("/etc")?.options,
+        "upperdir=/run/kios/etc/upper,workdir=/run/kios/etc/work",
+      )
+      assert.strictEqual(subject.mountAt("/run/kios/etc")?.options, "mode=0755,size=16M,nr_inodes=4k")
       assert.isFalse(Context.get(services, Etc).persistent)
     }),
   )
@@ -244,7 +249,11 @@ describe("etc-overlay", () => {
       yield* Scope.provide(up(EtcOverlay.stage, subject, before(undefined)), scope)
       yield* Scope.close(scope, Exit.void)
       assert.isUndefined(subject.mountAt("/etc"))
-      assert.strictEqual(subject.log().at(-1), 'umount2("/etc", MNT_DETACH)')
+      assert.isUndefined(subject.mountAt("/run/kios/etc"))
+      assert.deepStrictEqual(subject.log().slice(-2), [
+        'umount2("/etc", MNT_DETACH)',
+        'umount2("/run/kios/etc", MNT_DETACH)',
+      ])
     }),
   )
   for (const [what, errno] of [
@@ -266,7 +275,7 @@ describe("mountAll", () => {
   it.effect("makes a mount point where there is none, and only there", () =>
     Effect.gen(function* () {
       const machine = TestMachine.make({ files: { "/there/": "" } })
-      const row = { source: "t", fstype: "tmpfs", flags: [], why: "test" } as const
+      const row = { source: "t", fstype: "tmpfs", flags: [], why: "test", reference: "test" } as const
       yield* MountTable.mountAll([
         { ...row, target: "/there" },
         { ...row, target: "/made/here" },
@@ -278,14 +287,52 @@ describe("mountAll", () => {
       ])
     }),
   )
-  it("every mount of ours says what it is for", () => {
+  it("every mount of ours says what it is for and where that comes from", () => {
     for (const row of [
+      ...RootSwitch.mounts,
       ...PseudoFilesystemsStage.mounts,
       ...EphemeralFilesystems.mounts,
       ...CgroupsStage.mounts,
+      ...EtcOverlay.mounts,
     ]) {
       assert.isAbove(row.why.length, 10, row.target)
+      assert.isAbove(row.reference.length, 3, row.target)
       assert.include(row.flags, "MS_NOSUID", row.target)
+      // noexec and nodev are left out only where the row says why.
+      if (!row.flags.includes("MS_NOEXEC")) assert.match(row.why, /exec/u, row.target)
+      if (!row.flags.includes("MS_NODEV")) assert.match(row.why, /nodev/u, row.target)
+      if (["tmpfs", "devtmpfs"].includes(row.fstype)) assert.match(row.options ?? "", /size=/u, row.target)
     }
   })
+
+  const bind = {
+    source: "/from",
+    target: "/to",
+    fstype: "none",
+    flags: ["MS_BIND", "MS_RDONLY", "MS_NOSUID"],
+    why: "test",
+    reference: "test",
+  } as const
+  it.effect("a bind is two calls, because the first one takes no flags", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make({ files: { "/from/file": "x", "/to/": "" } })
+      yield* MountTable.mountOne(bind).pipe(Effect.provide(machine.layer))
+      machine.expectCalls([
+        'mount("/from", "/to", "none", MS_BIND)',
+        'mount("none", "/to", "none", MS_REMOUNT|MS_BIND|MS_RDONLY|MS_NOSUID)',
+      ])
+      assert.strictEqual(machine.read("/to/file"), "x")
+      assert.deepStrictEqual(machine.mountAt("/to")?.flags.slice(0, 2), ["ro", "nosuid"])
+    }),
+  )
+  for (const errno of ["EPERM", "EBUSY", "EINVAL"])
+    it.effect(`a bind whose flags are refused (${errno}) does not stay without them`, () =>
+      Effect.gen(function* () {
+        const machine = TestMachine.make({ files: { "/from/file": "x", "/to/": "" } })
+        machine.failNth(2, "mount", errno)
+        const error = yield* Effect.flip(MountTable.mountOne(bind).pipe(Effect.provide(machine.layer)))
+        assert.strictEqual(error.errno, errno)
+        assert.isUndefined(machine.mountAt("/to"))
+      }),
+    )
 })

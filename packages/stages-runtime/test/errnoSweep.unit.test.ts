@@ -49,7 +49,7 @@ it.live(
       )
       assert.deepStrictEqual(
         [...(unused[0] ?? [])].filter((line) => unused.every((lines) => lines.has(line))).toSorted(),
-        ["pseudo-filesystems makeDirectory", "root-switch unlink"],
+        ["pseudo-filesystems makeDirectory"],
       )
       const count = (of: "sites" | "trials") => sweeps.reduce((sum, one) => sum + one[of].length, 0)
       yield* Effect.promise(() =>

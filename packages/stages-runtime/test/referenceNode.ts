@@ -63,7 +63,13 @@ export const node = (
 ) =>
   TestMachine.make({
     cmdline: `console=ttyS0 kios.log=warn ${options.parameters ?? ""}`.trimEnd(),
-    files: { "/init": "x", "/bin/": "", "/lib/kios/etc/hostname": "image\n", "/lib64/ld.so": "" },
+    files: {
+      "/init": "x",
+      "/left/over": "x",
+      "/bin/": "",
+      "/lib/kios/etc/hostname": "image\n",
+      "/lib64/ld.so": "",
+    },
     programs: { "/bin/containerd": forever },
     modules: {
       overlay: { filesystems: ["overlay"] },
