@@ -156,8 +156,6 @@ const cmdline = [
   "printk.devkmsg=on",
   // A kernel or init that dies is started again.
   "panic=10",
-  // An init that hangs panics, so that its log is kept; without it the machine only resets.
-  "softdog.soft_panic=1",
   // tmpfs as rootfs stops at half of the memory; ramfs does not.
   "rootfstype=ramfs",
   // Kernel hardening; see docs/security.md.
@@ -188,6 +186,7 @@ export const recipe: Recipe = {
     ...KernelModules.bootModules,
     ...KernelModules.nodeModules,
     PersistentStore.module,
+    ...Watchdog.hardwareModules,
     Watchdog.softwareModule,
   ],
   cmdline,

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url"
 import type { Recipe } from "../../src/ImageRecipe.ts"
 import { recipe } from "../../src/recipe.ts"
 import { buildVariant } from "../boot/support.ts"
-import { modules } from "./modules.ts"
+import { inImage } from "./modules.ts"
 
 const needed = /^\/(init|lib\/(lib(c|m|dl|pthread|stdc\+\+|gcc_s)\.so\..*|kios\/koffi\.node)|lib64\/.*|bin\/mount)$/u
 
@@ -16,7 +16,7 @@ const variant: Recipe = {
   init: fileURLToPath(new URL("init.ts", import.meta.url)),
   files: recipe.files.filter(({ path }) => needed.test(path)),
   images: [],
-  modules: [...modules.boot, ...modules.node, ...modules.own],
+  modules: inImage,
   compression: { compression: "lz4", level: 1 },
 }
 

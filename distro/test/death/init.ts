@@ -12,6 +12,7 @@ import { DataPartition } from "@kios/core/capabilities/DataPartition"
 import { PreviousBoot } from "@kios/core/capabilities/PreviousBoot"
 import { WatchdogTimer } from "@kios/core/capabilities/WatchdogTimer"
 import * as Mount from "@kios/stages-mount/DataPartition"
+import * as EtcOverlay from "@kios/stages-mount/EtcOverlay"
 import * as EphemeralFilesystems from "@kios/stages-mount/EphemeralFilesystems"
 import * as PseudoFilesystems from "@kios/stages-mount/PseudoFilesystems"
 import * as RootSwitch from "@kios/stages-mount/RootSwitch"
@@ -21,7 +22,7 @@ import * as PersistentStore from "@kios/stages-runtime/PersistentStore"
 import * as Previous from "@kios/stages-runtime/PreviousBoot"
 import * as Watchdog from "@kios/stages-runtime/Watchdog"
 import { type Fatal, fatal, type Survived, survived } from "./faults.ts"
-import { modules } from "./modules.ts"
+import * as modules from "./modules.ts"
 
 const koffiPath = "/lib/kios/koffi.node"
 
@@ -64,7 +65,7 @@ const faults: Record<Survived | Fatal, Effect.Effect<unknown>> = {
   exit: later(() => process.exit(7)),
   "heap-exhaustion": later(() => {
     const kept: Array<unknown> = []
-    for (;;) kept.push(new Array(1_000_000).fill(kept.length))
+    for (;;) kept.push(new Array(2_000_000))
   }),
   "segmentation-fault": later(crash),
   abort: later(() => process.abort()),
@@ -105,7 +106,7 @@ const failing = Stage.make({
   ),
 })
 
-const { boot, node } = KernelModules.stages({ boot: modules.boot, node: modules.node })
+const { boot, node } = KernelModules.stages({ boot: modules.boot, node: [] })
 
 const pipeline = Pipeline.make([
   RootSwitch.stage,
@@ -116,6 +117,7 @@ const pipeline = Pipeline.make([
   Mount.stage,
   PersistentStore.stage,
   Previous.stage,
+  EtcOverlay.stage,
   node,
   Watchdog.stage,
   failing,

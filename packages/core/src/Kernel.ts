@@ -129,7 +129,11 @@ export interface KernelShape {
   readonly chroot: (path: string) => Effect.Effect<void, KernelError>
   /** chdir(2) of the whole process. */
   readonly chdir: (path: string) => Effect.Effect<void, KernelError>
-  /** finit_module(2) of a `.ko`, `.ko.xz` or `.ko.zst` file. Runs off the event loop. */
+  /**
+   * finit_module(2) of a `.ko` file, or of one that the kernel decompresses itself (`.ko.xz` on Debian's); `.ko.zst`
+   * and `.ko.gz` are decompressed here where it does not, and go in by init_module(2). Signatures count either way.
+   * Runs off the event loop.
+   */
   readonly loadModule: (path: string, parameters?: string) => Effect.Effect<void, KernelError>
   /** sethostname(2). */
   readonly setHostname: (name: string) => Effect.Effect<void, KernelError>

@@ -36,7 +36,9 @@ export class KernelError extends Data.TaggedError("KernelError")<{
 
   /** What usually causes this errno from this call, in words; undefined when nothing useful can be said. */
   get hint(): string | undefined {
-    return hints[`${this.syscall} ${this.errno}`] ?? hints[this.errno]
+    // The older call of the two that load modules fails for the same reasons.
+    const call = this.syscall === "init_module" ? "finit_module" : this.syscall
+    return hints[`${call} ${this.errno}`] ?? hints[this.errno]
   }
 }
 
@@ -61,6 +63,8 @@ const hints: Readonly<Record<string, string>> = {
   "finit_module ENOEXEC": "not a module for this kernel: built for another version, or damaged",
   "finit_module ENODEV": "the device that this module drives is not present",
   "finit_module EOPNOTSUPP": "this kernel cannot decompress modules (CONFIG_MODULE_DECOMPRESS)",
+  "finit_module ENOKEY": "it is signed by a key that this kernel does not know (module.sig_enforce)",
+  "finit_module EBADMSG": "its signature is damaged (module.sig_enforce)",
   "finit_module EPERM": "CAP_SYS_MODULE is missing, or kernel.modules_disabled is set",
   "spawn ENOENT": "no such executable, or the loader that it names is missing",
   "spawn EACCES": "the file is not executable, or its mount is noexec",

@@ -100,6 +100,7 @@ export const mounts: ReadonlyArray<MountRow> = [
     flags: strict,
     mayBeAbsent: true,
     why: "what the firmware kept of the log of a boot that died",
+    reference: "Talos; Documentation/ABI/testing/pstore",
   },
 ]
 

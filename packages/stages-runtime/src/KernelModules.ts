@@ -1,33 +1,43 @@
 /**
- * Kernel modules in dependency order, without modprobe.
+ * Kernel modules without modprobe and udev: those of a list, and the drivers
+ * of the devices that are there.
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
 import { Cmdline } from "@kios/core/Cmdline"
 import { Kernel } from "@kios/core/Kernel"
 import * as Stage from "@kios/core/Stage"
 import { BootModules } from "@kios/core/capabilities/BootModules"
+import { DataPartition } from "@kios/core/capabilities/DataPartition"
+import { Etc } from "@kios/core/capabilities/Etc"
 import { Modules } from "@kios/core/capabilities/Modules"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
-import * as ModulesDep from "./ModulesDep.ts"
+import * as ModprobeConfig from "./ModprobeConfig.ts"
+import * as ModuleLoader from "./ModuleLoader.ts"
+import { scan } from "./Devices.ts"
 
 /**
- * What the container runtime cannot start without: its snapshotter, and the disks of virtual machines.
+ * What the container runtime cannot start without, whatever the machine: its
+ * snapshotter and the data partition's filesystem. Drivers of disks are found
+ * by the devices that are there.
  *
  * @example
  * ```ts
  * import * as KernelModules from "@kios/stages-runtime/KernelModules"
  *
  * const modules = KernelModules.stages({
- *   boot: [...KernelModules.bootModules, "nvme"],
+ *   boot: [...KernelModules.bootModules, "dm_crypt"],
  *   node: KernelModules.nodeModules,
  * })
  * ```
  */
-export const bootModules: ReadonlyArray<string> = ["overlay", "virtio_blk"]
+export const bootModules: ReadonlyArray<string> = ["overlay", "ext4"]
 
 /**
- * What pods, their networks and the machine's buttons need; they load while the runtime comes up.
+ * What pods and their networks need on every node; they load while the runtime
+ * comes up. The kernel asks nobody for modules here (see {@link stages}), so
+ * what kube-proxy and the usual CNI plugins take for granted is in this list.
  *
  * @example
  * ```ts
@@ -36,82 +46,177 @@ export const bootModules: ReadonlyArray<string> = ["overlay", "virtio_blk"]
  * const inImage = [...KernelModules.bootModules, ...KernelModules.nodeModules]
  * ```
  */
-export const nodeModules: ReadonlyArray<string> = [
-  "virtio_net",
-  "virtio_rng",
-  "br_netfilter",
-  "veth",
-  "nf_conntrack",
-  "button",
-  "evdev",
-  // The watchdogs of machines; loading what this one does not have costs a moment and changes nothing.
-  "i6300esb",
-  "wdat_wdt",
-]
-
-/** Options for modules on the kernel command line, `MODULE.PARAMETER=VALUE`; the kernel itself only reads those of what is built in. */
-const optionsFor = (parameters: ReadonlyArray<readonly [string, string]>, name: string): string =>
-  parameters
-    .flatMap(([key, value]) => {
-      const dot = key.indexOf(".")
-      return dot > 0 && key.slice(0, dot).replaceAll("-", "_") === name
-        ? [`${key.slice(dot + 1)}${value === "" ? "" : `=${value}`}`]
-        : []
-    })
-    .join(" ")
+export const nodeModules: ReadonlyArray<string> = ["br_netfilter", "veth", "nf_conntrack"]
 
 /**
- * Loads modules by name, each after what it needs, and returns those that are
- * in now. A module that is missing or refused is told by name, with what
- * wanted it, and the rest is loaded all the same: which of them this machine
- * can live without is for what uses them to find out.
+ * Where the image has its defaults of modprobe.d(5), before there is an `/etc`.
  *
  * @example
  * ```ts
  * import * as KernelModules from "@kios/stages-runtime/KernelModules"
  *
- * const program = KernelModules.loadAll(["zram", "nf_tables"])
+ * const file = `${KernelModules.IMAGE_MODPROBE_D}/kios.conf`
  * ```
  */
-export const loadAll = Effect.fnUntraced(function* (wanted: ReadonlyArray<string>) {
+export const IMAGE_MODPROBE_D = "/lib/kios/etc/modprobe.d"
+
+/**
+ * Where the data partition has modules of its own: files to load at every boot,
+ * and for each kernel release a directory as depmod(8) leaves it.
+ *
+ * @example
+ * ```ts
+ * import * as KernelModules from "@kios/stages-runtime/KernelModules"
+ *
+ * const forThisKernel = (release: string) => `${KernelModules.DATA_MODULES}/${release}/modules.dep`
+ * ```
+ */
+export const DATA_MODULES = "/run/kios/data/modules"
+
+const MODPROBE_D = "/etc/modprobe.d"
+const MODULES_LOAD_D = "/etc/modules-load.d"
+
+/**
+ * Whether a module is what stands between a machine and its disks: a controller, a disk, or a bus that they are on.
+ *
+ * @param path the module's file, relative to its release's directory
+ *
+ * @example
+ * ```ts
+ * import * as KernelModules from "@kios/stages-runtime/KernelModules"
+ *
+ * KernelModules.isStorage("kernel/drivers/scsi/virtio_scsi.ko") // true
+ * KernelModules.isStorage("kernel/drivers/net/virtio_net.ko") // false
+ * ```
+ */
+export const isStorage = (path: string): boolean =>
+  /(^|\/)drivers\/(ata|block|firewire|hv\/hv_vmbus|memstick|message|misc\/cardreader|mmc|nvdimm|nvme|pci|scsi|ufs|usb\/(common|core|host|storage)|virtio\/virtio_(mmio|pci)|xen)\b/u.test(
+    path,
+  )
+
+/** Writing nothing is no write: the line end is what makes it empty. */
+const noRequests = Effect.gen(function* () {
   const kernel = yield* Kernel
-  const { parameters } = yield* Cmdline
-  const release = (yield* kernel.readText("/proc/sys/kernel/osrelease")).trim()
-  const directory = `/lib/modules/${release}`
-  const table = yield* kernel.readText(`${directory}/modules.dep`).pipe(
-    Effect.map(ModulesDep.parse),
-    Effect.catch((error) =>
-      Effect.as(
-        Effect.logError(`no modules for kernel ${release}: ${error.message}`),
-        new Map<string, ModulesDep.ModuleEntry>(),
-      ),
-    ),
+  yield* Effect.catch(kernel.writeControl("/proc/sys/kernel/modprobe", "\n"), (error) =>
+    error.errno === "ENOENT" ? Effect.void : Effect.logWarning(error.message),
   )
-  const builtin = yield* kernel.readText(`${directory}/modules.builtin`).pipe(
-    Effect.map((text) => new Set(text.split("\n").map(ModulesDep.nameOf))),
-    Effect.catch((error) =>
-      Effect.as(error.errno === "ENOENT" ? Effect.void : Effect.logWarning(error.message), new Set<string>()),
-    ),
-  )
-  const { load, unknown } = ModulesDep.order(table, wanted)
-  for (const { name, neededBy } of unknown) {
-    if (builtin.has(name)) continue
-    yield* Effect.logWarning(
-      `module ${name} is not in the image${neededBy === undefined ? "" : `, and ${neededBy} needs it`}`,
-    )
-  }
+})
+
+/** Names that files of modules-load.d(5) list, with the file. */
+const listed = Effect.map(ModuleLoader.configFiles(MODULES_LOAD_D), (files) =>
+  files.flatMap(({ path, text }) =>
+    ModprobeConfig.parseLoadList(text).map((name) => ({ name, by: path }) as const),
+  ),
+)
+
+const imageList = "the image's own list"
+
+const bootLoad = Effect.fnUntraced(function* (list: ReadonlyArray<string>) {
+  yield* noRequests
+  const { values } = yield* Cmdline
+  const loader = yield* ModuleLoader.make({
+    directories: [yield* ModuleLoader.imageModules],
+    configuration: [IMAGE_MODPROBE_D],
+  })
+  for (const name of list) yield* loader.request(name, imageList)
+  // Those of the command line too: one may be the driver of the data partition's disk.
+  for (const name of values.modules) yield* loader.request(name, "kios.modules=")
+  yield* loader.devices(isStorage)
+  return { loaded: loader.loaded, devices: loader.seen }
+})
+
+const nodeLoad = Effect.fnUntraced(function* (list: ReadonlyArray<string>) {
+  const kernel = yield* Kernel
+  const loader = yield* ModuleLoader.make({
+    directories: [yield* ModuleLoader.imageModules],
+    configuration: [MODPROBE_D],
+  })
+  yield* loader.devices()
+  for (const name of list) yield* loader.request(name, imageList)
+  // A name that the image does not have may be one of the data partition's, whose stage is next.
+  const more = yield* Effect.catch(kernel.stat(DATA_MODULES), () => Effect.succeed(undefined))
+  for (const { by, name } of yield* listed)
+    if (more === undefined || loader.knows(name)) yield* loader.request(name, by)
+  yield* loader.undriven
+  return { loaded: loader.loaded, devices: loader.seen }
+})
+
+/** The files of a directory, each loaded; those that need a symbol of another one when that is in. */
+const loadFiles = Effect.fnUntraced(function* (directory: string, names: ReadonlyArray<string>) {
+  const kernel = yield* Kernel
   const loaded: Array<string> = []
-  for (const entry of load) {
-    yield* kernel.loadModule(`${directory}/${entry.path}`, optionsFor(parameters, entry.name)).pipe(
-      Effect.tap(() => Effect.sync(() => loaded.push(entry.name))),
-      Effect.catch((error) =>
-        error.errno === "EEXIST"
-          ? Effect.void
-          : Effect.logWarning(`module ${entry.name} was not loaded: ${error.message}`),
-      ),
-    )
+  let left = names
+  for (let progress = true; progress && left.length > 0;) {
+    const failed: Array<{ readonly name: string; readonly message: string }> = []
+    for (const name of left)
+      yield* kernel.loadModule(`${directory}/${name}`).pipe(
+        Effect.tap(() => Effect.sync(() => loaded.push(name))),
+        Effect.catch((error) =>
+          Effect.sync(() => {
+            if (error.errno !== "EEXIST") failed.push({ name, message: error.message })
+          }),
+        ),
+      )
+    progress = failed.length < left.length
+    left = failed.map(({ name }) => name)
+    if (!progress || left.length === 0)
+      for (const { message, name } of failed)
+        yield* Effect.logWarning(`module ${name} of the data partition was not loaded: ${message}`)
   }
-  return loaded as ReadonlyArray<string>
+  return loaded
+})
+
+/** What the data partition's `/modules` has: see docs/modules.md. */
+const dataLoad = Effect.gen(function* () {
+  const kernel = yield* Kernel
+  const { device } = yield* DataPartition
+  const names =
+    device === undefined
+      ? []
+      : yield* Effect.catch(kernel.readDirectory(DATA_MODULES), (error) =>
+          Effect.as(
+            error.errno === "ENOENT" ? Effect.void : Effect.logWarning(error.message),
+            [] as ReadonlyArray<string>,
+          ),
+        )
+  if (names.length === 0) return
+  const image = yield* ModuleLoader.imageModules
+  const release = image.slice(image.lastIndexOf("/") + 1)
+  const flat = names.filter((name) => /\.ko(\.(xz|zst|gz))?$/u.test(name))
+  const files = yield* loadFiles(DATA_MODULES, flat)
+  const own = names.includes(release) ? [`${DATA_MODULES}/${release}`] : []
+  const loader = yield* ModuleLoader.make({ directories: [image, ...own], configuration: [MODPROBE_D] })
+  if (own.length > 0) yield* loader.devices()
+  for (const { by, name } of yield* listed) yield* loader.request(name, by)
+  const loaded = [...files, ...loader.loaded]
+  if (loaded.length > 0) yield* Effect.logInfo(`modules of the data partition: ${loaded.join(", ")}`)
+})
+
+const watch = Effect.fnUntraced(function* (
+  already: ReadonlySet<string>,
+  accepts: (path: string) => boolean,
+  configuration: string,
+  schedule: Schedule.Schedule<unknown>,
+) {
+  const seen = new Set(already)
+  const directory = yield* ModuleLoader.imageModules
+  const look = Effect.gen(function* () {
+    // What is known of modules takes memory: it is read again when there is something to look up.
+    if ((yield* scan(new Set(seen))).length === 0) return
+    const loader = yield* ModuleLoader.make({
+      directories: [directory],
+      configuration: [configuration],
+      seen,
+    })
+    yield* loader.devices(accepts)
+    if (loader.loaded.length > 0)
+      yield* Effect.logInfo(`for new devices: modules ${loader.loaded.join(", ")}`)
+  })
+  yield* look.pipe(
+    Effect.schedule(schedule),
+    Effect.catchCause((cause) => Effect.logWarning("no longer looking for new devices", cause)),
+    Effect.forkScoped,
+  )
 })
 
 const tolerances = (breaks: ReadonlyArray<string>): ReadonlyArray<Stage.Tolerance> => [
@@ -120,27 +225,81 @@ const tolerances = (breaks: ReadonlyArray<string>): ReadonlyArray<Stage.Toleranc
   { operation: "readText", path: /\/modules\.dep$/u, because: "all may be built in", breaks },
   {
     operation: "readText",
-    path: /\/modules\.builtin$/u,
+    path: /\/modules\.(alias|builtin|softdep)$/u,
     errno: ["ENOENT"],
     because: "the image need not have it",
     silent: true,
   },
   {
     operation: "readText",
-    path: /\/modules\.builtin$/u,
-    because: "it only says which modules need no warning",
+    path: /\/modules\.(alias|builtin|softdep)$/u,
+    because: "what it would have told is done without: drivers, warnings, an order",
+  },
+  {
+    operation: "readText",
+    path: /^\/proc\/modules$/u,
+    errno: ["ENOENT"],
+    because: "this kernel has no modules",
+    silent: true,
+  },
+  {
+    operation: "readText",
+    path: /^\/proc\/modules$/u,
+    because: "loading what is in does no harm",
+  },
+  {
+    operation: "readText",
+    path: /\/modalias$/u,
+    because: "a device without one has no driver that is a module, and one may have gone",
+    silent: true,
+  },
+  {
+    operation: "readText",
+    path: /\.conf$/u,
+    errno: ["ENOENT"],
+    because: "it is gone again",
+    silent: true,
+  },
+  { operation: "readText", path: /\.conf$/u, because: "the defaults hold" },
+  {
+    operation: "readDirectory",
+    errno: ["ENOENT"],
+    because: "no such bus, and nobody configured anything",
+    silent: true,
+  },
+  { operation: "readDirectory", because: "what is not found so can be listed" },
+  {
+    operation: "writeControl",
+    path: /^\/proc\/sys\/kernel\/modprobe$/u,
+    errno: ["ENOENT"],
+    because: "this kernel asks for no modules",
+    silent: true,
+  },
+  {
+    operation: "writeControl",
+    path: /^\/proc\/sys\/kernel\/modprobe$/u,
+    because: "the kernel then asks a program that is not there",
+  },
+  {
+    operation: "stat",
+    because: "it is about a warning, or a directory that the next stage looks into",
+    silent: true,
   },
 ]
 
 /**
- * The two stages: what the runtime waits for, and the rest.
+ * The stages: what the runtime waits for, the rest, what the data partition
+ * adds, and two that look for devices that come later.
+ *
+ * `boot-modules` also switches the kernel's own requests for modules off
+ * (`kernel.modprobe` is empty): there is no modprobe that could serve them.
  *
  * @example
  * ```ts
  * import * as KernelModules from "@kios/stages-runtime/KernelModules"
  *
  * const { boot, node } = KernelModules.stages({
- *   boot: [...KernelModules.bootModules, "nvme"],
+ *   boot: [...KernelModules.bootModules, "dm_crypt"],
  *   node: KernelModules.nodeModules,
  * })
  * ```
@@ -151,28 +310,61 @@ export const stages = (options: {
 }) => ({
   boot: Stage.make({
     name: "boot-modules",
-    description: `kernel modules that the runtime waits for: ${options.boot.join(", ")}`,
+    description: `kernel modules that the runtime waits for: ${options.boot.join(", ")}, and the drivers of disks`,
+    // A controller with many disks takes its time.
+    timeout: "3 minutes",
     requires: [PseudoFilesystems, Cmdline],
     provides: [BootModules],
     tolerates: tolerances(["etc-overlay"]),
-    layer: Layer.effect(
-      BootModules,
-      // Those of the command line too: one may be the driver of the data partition's disk.
-      Effect.gen(function* () {
-        const { values } = yield* Cmdline
-        return { loaded: yield* loadAll([...options.boot, ...values.modules]) }
-      }),
-    ),
+    layer: Layer.effect(BootModules, bootLoad(options.boot)),
   }),
   node: Stage.make({
     name: "node-modules",
-    description: `kernel modules that pods need: ${options.node.join(", ")}`,
-    requires: [PseudoFilesystems, Cmdline, BootModules],
+    description: "kernel modules that pods need, and the drivers of all devices",
+    timeout: "3 minutes",
+    requires: [PseudoFilesystems, Cmdline, BootModules, Etc],
     provides: [Modules],
     tolerates: tolerances([]),
-    layer: Layer.effect(
-      Modules,
-      Effect.map(loadAll(options.node), (loaded) => ({ loaded })),
+    layer: Layer.effect(Modules, nodeLoad(options.node)),
+  }),
+  data: Stage.make({
+    name: "data-modules",
+    description: "kernel modules of the data partition",
+    criticality: "optional",
+    timeout: "3 minutes",
+    requires: [PseudoFilesystems, Cmdline, DataPartition, Etc, Modules],
+    tolerates: tolerances([]),
+    layer: Layer.effectDiscard(dataLoad),
+  }),
+  /** Disks that appear while the data partition is waited for, and a while after. */
+  disks: Stage.make({
+    name: "disk-watch",
+    description: "drivers of disks that appear late",
+    criticality: "optional",
+    requires: [Cmdline, BootModules],
+    tolerates: tolerances([]),
+    layer: Layer.effectDiscard(
+      Effect.flatMap(BootModules, ({ devices = new Set<string>() }) =>
+        watch(
+          devices,
+          isStorage,
+          IMAGE_MODPROBE_D,
+          Schedule.exponential("100 millis", 1.5).pipe(Schedule.upTo({ duration: "1 minute" })),
+        ),
+      ),
+    ),
+  }),
+  /** What is plugged in later. */
+  devices: Stage.make({
+    name: "device-watch",
+    description: "drivers of devices that are plugged in later",
+    criticality: "optional",
+    requires: [Cmdline, Modules],
+    tolerates: tolerances([]),
+    layer: Layer.effectDiscard(
+      Effect.flatMap(Modules, ({ devices = new Set<string>() }) =>
+        watch(devices, () => true, MODPROBE_D, Schedule.spaced("30 seconds")),
+      ),
     ),
   }),
 })

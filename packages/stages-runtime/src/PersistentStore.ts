@@ -6,10 +6,9 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { Kernel } from "@kios/core/Kernel"
 import * as Stage from "@kios/core/Stage"
-import { Cmdline } from "@kios/core/Cmdline"
 import { type PersistedLog, PersistentStore } from "@kios/core/capabilities/PersistentStore"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
-import { loadAll } from "./KernelModules.ts"
+import { alreadyLoaded, loadOne } from "./internal/oneModule.ts"
 
 /**
  * The driver that keeps logs in EFI variables.
@@ -44,7 +43,7 @@ interface Part {
  * (drivers/firmware/efi/efi-pstore.c). Undefined for what is no part of a log.
  */
 const parsePart = (name: string, content: string): Part | undefined => {
-  const [, id] = /^dmesg-efi_pstore-(\d+)$/u.exec(name) ?? []
+  const [, id] = /^dmesg-(?:efi_pstore|.*)-(\d+)$/u.exec(name) ?? []
   const [head, reason, count, part] = /^(\w[\w ]*)#(\d+) Part(\d+)\n/u.exec(content) ?? []
   if (id === undefined || head === undefined) return undefined
   return {
@@ -116,39 +115,27 @@ export const stage = Stage.make({
   name: "persistent-store",
   description: "keep the end of the kernel's log in the firmware when the machine dies",
   criticality: "optional",
-  requires: [PseudoFilesystems, Cmdline],
+  requires: [PseudoFilesystems],
   provides: [PersistentStore],
   tolerates: [
-    { operation: "loadModule", errno: ["EEXIST"], because: "it is loaded already", silent: true },
-    { operation: "loadModule", because: "nothing is kept, which is told" },
-    { operation: "readText", path: /\/modules\.dep$/u, because: "nothing is kept, which is told" },
-    {
-      operation: "readText",
-      path: /\/modules\.builtin$/u,
-      errno: ["ENOENT"],
-      because: "the image need not have it",
-      silent: true,
-    },
-    { operation: "readText", path: /\/modules\.builtin$/u, because: "it only says what needs no warning" },
-    {
-      operation: "readText",
-      path: /^\/sys\/module\/pstore\/parameters\/backend$/u,
-      because: "nothing is kept, as far as we know",
-    },
-    { operation: "readDirectory", path: /^\/sys\/fs\/pstore$/u, because: "nothing to show" },
+    alreadyLoaded,
     { operation: "readText", path: /^\/sys\/fs\/pstore\//u, because: "another part may be readable" },
   ],
   layer: Layer.effect(
     PersistentStore,
     Effect.gen(function* () {
       const kernel = yield* Kernel
-      yield* loadAll([module])
-      const backend = yield* Effect.catch(kernel.readText(BACKEND), (error) =>
-        Effect.as(Effect.logWarning(`nothing will be kept when this machine dies: ${error.message}`), ""),
-      )
-      const names = yield* Effect.catch(kernel.readDirectory(DIRECTORY), (error) =>
-        Effect.as(Effect.logWarning(error.message), [] as ReadonlyArray<string>),
-      )
+      const current = Effect.map(kernel.readText(BACKEND), (text) => {
+        const name = text.trim()
+        // What printk makes of a null pointer.
+        return name === "" || name === "(null)" ? undefined : name
+      })
+      // Some machines have another one, built in.
+      let backend = yield* current
+      if (backend === undefined && (yield* loadOne(module))) backend = yield* current
+      if (backend === undefined)
+        yield* Effect.logWarning("this machine has nothing to keep its log in: when it dies, nothing will tell why")
+      const names = backend === undefined ? [] : yield* kernel.readDirectory(DIRECTORY)
       const files = new Map<string, string>()
       for (const name of names.slice(0, MOST_FILES)) {
         const text = yield* Effect.catch(kernel.readText(`${DIRECTORY}/${name}`), (error) =>
@@ -156,12 +143,7 @@ export const stage = Stage.make({
         )
         if (text !== undefined) files.set(name, text)
       }
-      const known = backend.trim()
-      return {
-        // What printk makes of a null pointer.
-        backend: known === "" || known === "(null)" ? undefined : known,
-        logs: join(files),
-      }
+      return { backend, logs: join(files) }
     }),
   ),
 })

@@ -16,7 +16,7 @@ import * as Stage from "@kios/core/Stage"
 import { Modules } from "@kios/core/capabilities/Modules"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 import { WatchdogTimer } from "@kios/core/capabilities/WatchdogTimer"
-import { loadAll } from "./KernelModules.ts"
+import { alreadyLoaded, loadOne } from "./internal/oneModule.ts"
 
 /**
  * The kernel's own timer, for machines whose hardware has none: it resets a machine whose init hangs, though not one
@@ -86,17 +86,7 @@ export const stage = Stage.make({
   // The hardware's driver is one of the node's modules.
   requires: [PseudoFilesystems, Cmdline, Modules],
   provides: [WatchdogTimer],
-  tolerates: [
-    { operation: "loadModule", errno: ["EEXIST"], because: "it is loaded already", silent: true },
-    {
-      operation: "readText",
-      path: /\/modules\.builtin$/u,
-      errno: ["ENOENT"],
-      because: "the image need not have it",
-      silent: true,
-    },
-    { operation: "readText", path: /\/modules\.builtin$/u, because: "it only says what needs no warning" },
-  ],
+  tolerates: [alreadyLoaded],
   layer: Layer.effect(
     WatchdogTimer,
     Effect.gen(function* () {
@@ -105,7 +95,8 @@ export const stage = Stage.make({
       const { values } = yield* Cmdline
       const wanted = values.watchdog ?? DEFAULT_TIMEOUT
       if (wanted === "off") return { identity: undefined, timeout: 0 }
-      if ((yield* kernel.stat(DEVICE)) === undefined) yield* loadAll([softwareModule])
+      // It can panic where hardware only resets, and a panic leaves its log to the next boot.
+      if ((yield* kernel.stat(DEVICE)) === undefined) yield* loadOne(softwareModule, "soft_panic=1")
       const watchdog = yield* kernel.openWatchdog(DEVICE)
       // It runs from here on: what is not fed must be disarmed.
       const timeout = yield* Effect.tapError(setTimeout(watchdog, wanted), () => Effect.ignore(watchdog.disarm))

@@ -17,5 +17,7 @@ export class BootModules extends Context.Service<
   {
     /** Names of the modules that were loaded, in order. */
     readonly loaded: ReadonlyArray<string>
+    /** Devices whose drivers were looked for, by their path in sysfs; none of them unless given. */
+    readonly devices?: ReadonlySet<string>
   }
 >()("kios/BootModules") {}

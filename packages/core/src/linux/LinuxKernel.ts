@@ -14,6 +14,7 @@ import { KernelError } from "../KernelError.ts"
 import * as abi from "./abi.ts"
 import * as files from "./files.ts"
 import * as libc from "./libc.ts"
+import * as modules from "./modules.ts"
 import * as processes from "./processes.ts"
 import { openWatchdog } from "./watchdog.ts"
 
@@ -99,9 +100,20 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
   const loadModule: KernelShape["loadModule"] = (path, parameters = "") =>
     Effect.suspend(() => {
       const machine = process.arch
+      const about = { path, ...(parameters === "" ? {} : { args: { parameters } }) }
       if (!abi.isMachine(machine))
         return Effect.fail(
           new KernelError({ syscall: "finit_module", errno: "ENOSYS", path, args: { machine } }),
+        )
+      const decompress = modules.decompressor(path)
+      if (decompress !== undefined)
+        return Effect.flatMap(decompress, (image) =>
+          offLoop({ syscall: "init_module", ...about }, "init_module", [
+            abi.syscallNumbers[machine].init_module,
+            image,
+            image.length,
+            parameters,
+          ]),
         )
       let fd: number
       try {
@@ -110,11 +122,12 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
         return Effect.fail(files.toKernelError("open", path, cause))
       }
       const flags = path.endsWith(".ko") ? 0 : abi.MODULE_INIT_COMPRESSED_FILE
-      return offLoop(
-        { syscall: "finit_module", path, ...(parameters === "" ? {} : { args: { parameters } }) },
-        "syscall",
-        [abi.syscallNumbers[machine].finit_module, fd, parameters, flags],
-      ).pipe(Effect.ensuring(Effect.sync(() => fs.closeSync(fd))))
+      return offLoop({ syscall: "finit_module", ...about }, "syscall", [
+        abi.syscallNumbers[machine].finit_module,
+        fd,
+        parameters,
+        flags,
+      ]).pipe(Effect.ensuring(Effect.sync(() => fs.closeSync(fd))))
     })
 
   const children = processes.make({

@@ -41,8 +41,8 @@ export const rebootCommands: Readonly<Record<RebootCommand, number>> = {
 
 /** System calls that glibc has no wrapper for, by machine. */
 export const syscallNumbers = {
-  x64: { finit_module: 313 },
-  arm64: { finit_module: 273 },
+  x64: { init_module: 175, finit_module: 313 },
+  arm64: { init_module: 105, finit_module: 273 },
 } as const
 
 /** The machines that kiOS runs on, as `process.arch` names them. */

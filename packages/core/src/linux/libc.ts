@@ -37,6 +37,8 @@ const prototypes = {
   close: "int close(int fd)",
   ioctl: "int ioctl(int fd, unsigned long request, void *argument)",
   setrlimit: "int setrlimit(int resource, const void *limit)",
+  // syscall(2) too, with the registers of init_module(2).
+  init_module: "long syscall(long number, const void *image, long length, const char *parameters)",
   syscall: "long syscall(long number, long fd, const char *parameters, long flags)",
 } as const
 

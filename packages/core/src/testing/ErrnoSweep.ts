@@ -42,7 +42,7 @@ export const errnos: Readonly<Record<Fallible, ReadonlyArray<string>>> = {
   umount: ["EBUSY", "EINVAL", "EPERM"],
   chroot: ["EACCES", "EIO", "ENOENT", "ENOMEM", "EPERM"],
   chdir: ["EACCES", "EIO", "ENOENT", "ENOMEM"],
-  loadModule: ["EEXIST", "EIO", "EKEYREJECTED", "ENOENT", "ENOEXEC", "ENOMEM", "EPERM"],
+  loadModule: ["EEXIST", "EIO", "EKEYREJECTED", "ENOENT", "ENOEXEC", "ENOKEY", "ENOMEM", "EPERM"],
   setHostname: ["EINVAL", "EPERM"],
   linkUp: ["ENOBUFS", "ENODEV", "EPERM"],
   reboot: ["EINVAL", "EPERM"],

@@ -8,7 +8,7 @@ const syscalls = {
   umount: ["umount2"],
   chroot: ["chroot"],
   chdir: ["chdir"],
-  loadModule: ["open", "finit_module"],
+  loadModule: ["open", "init_module", "finit_module"],
   setHostname: ["sethostname"],
   linkUp: ["socket", "ioctl"],
   sync: ["sync"],

@@ -44,8 +44,6 @@ export class RegularFile extends Inode {
   readonly kind = "file"
   /** What runs when the file is started; without it, starting it is ENOEXEC. */
   program: Program | undefined
-  /** Name of the kernel module that the file holds; without it, loading it is ENOEXEC. */
-  module: string | undefined
   protected content: Uint8Array
   constructor(content: string | Uint8Array = "", mode = 0o644) {
     super(mode)

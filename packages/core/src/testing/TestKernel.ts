@@ -15,6 +15,7 @@ import { type make as makeFilesystems, parseOptions } from "./TestFilesystems.ts
 import type { MountTable, Propagation } from "./TestMounts.ts"
 import type { Processes } from "./TestProcesses.ts"
 import { CgroupDirectory } from "./TestCgroups.ts"
+import { nameIn } from "./TestModules.ts"
 import { WatchdogDevice } from "./TestWatchdog.ts"
 
 /** The machine behind the door. */
@@ -179,10 +180,8 @@ export const make = (state: MachineState): KernelShape => {
           const { inode } = opening(() => table.find(path, false))
           if (inode instanceof Symlink) return refuse("ELOOP", "open")
           if (inode instanceof Directory || inode.size === 0) return refuse("EINVAL")
-          state.loadModule(
-            inode instanceof RegularFile && inode.module !== undefined ? inode.module : refuse("ENOEXEC"),
-            parameters,
-          )
+          if (!(inode instanceof RegularFile)) return refuse("ENOEXEC")
+          state.loadModule(nameIn(inode.read(), path), parameters)
         },
       ),
     setHostname: (name) =>

@@ -26,7 +26,8 @@ import * as Filesystems from "./TestFilesystems.ts"
 import * as TestKernel from "./TestKernel.ts"
 import { MountTable } from "./TestMounts.ts"
 import * as MountView from "./TestMountView.ts"
-import { makeProc, makeSys, plantInterface, plantSysctls, type SysctlSpec } from "./TestProc.ts"
+import { makeProc, makeSys, plantDevices, plantInterface, plantSysctls, type SysctlSpec } from "./TestProc.ts"
+import * as TestModules from "./TestModules.ts"
 import { Processes, type ProcessEntry } from "./TestProcesses.ts"
 import type { Program } from "./TestPrograms.ts"
 import { WatchdogDevice, type WatchdogSpec, type WatchdogState } from "./TestWatchdog.ts"
@@ -47,6 +48,12 @@ export interface ModuleSpec {
   readonly pstore?: Readonly<Record<string, string>>
   /** Its file, relative to /lib/modules/RELEASE; default `kernel/NAME.ko`. */
   readonly path?: string
+  /** Patterns of the devices that it drives, and other names, in modules.alias. */
+  readonly aliases?: ReadonlyArray<string>
+  /** What modules.softdep says of it: `pre: crc32c`. */
+  readonly softdep?: string
+  /** Devices that appear when it is loaded: modalias by `BUS/NAME`. */
+  readonly devices?: Readonly<Record<string, string>>
 }
 
 /** What the machine is. Everything has a default: `make()` is a machine that the reference stages boot on, but for its programs. */
@@ -66,6 +73,8 @@ export interface TestMachineOptions {
   /** cgroup controllers. */
   readonly controllers?: ReadonlyArray<string>
   readonly interfaces?: ReadonlyArray<string>
+  /** Devices in /sys/bus: modalias by `BUS/NAME`. */
+  readonly devices?: Readonly<Record<string, string>>
   /** The watchdog timer that it has without a module, as /dev/watchdog0. */
   readonly watchdog?: WatchdogSpec
   /** Bytes of RAM (default 512 MiB). */
@@ -218,13 +227,19 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     hostname,
     uuid: () => `${(++uuids).toString(16).padStart(8, "0")}-cafe-4000-8000-0123456789ab`,
   })
-  plantSysctls(proc.sys, sysctls, { "kernel.panic": "10", "vm.swappiness": "60", ...options.sysctls })
+  plantSysctls(proc.sys, sysctls, {
+    "kernel.panic": "10",
+    "kernel.modprobe": "/sbin/modprobe",
+    "vm.swappiness": "60",
+    ...options.sysctls,
+  })
   const sys = makeSys(options.disks ?? {}, filesystems)
   const addInterface = (name: string): void => {
     interfaces.set(name, false)
     plantInterface(sys, name, () => interfaces.get(name) === true)
   }
   for (const name of options.interfaces ?? ["lo", "eth0"]) addInterface(name)
+  plantDevices(sys, options.devices ?? {})
   const disks = options.disks ?? {}
   const dev = Filesystems.devices(disks)
   let watchdog: WatchdogDevice | undefined
@@ -258,11 +273,16 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     [`${moduleDirectory}/modules.dep`]: Object.entries(modules)
       .map(([name, { needs = [] }]) => `${[`${modulePath(name)}:`, ...needs.map(modulePath)].join(" ")}\n`)
       .join(""),
+    [`${moduleDirectory}/modules.alias`]: Object.entries(modules)
+      .flatMap(([name, { aliases = [] }]) => aliases.map((alias) => `alias ${alias} ${name}\n`))
+      .join(""),
+    [`${moduleDirectory}/modules.softdep`]: Object.entries(modules)
+      .flatMap(([name, { softdep }]) => (softdep === undefined ? [] : [`softdep ${name} ${softdep}\n`]))
+      .join(""),
   })
   for (const name of Object.keys(modules)) {
     const file = fileOf(`${moduleDirectory}/${modulePath(name)}`)
-    file.write(`\x7fELF of module ${name}`)
-    file.module = name
+    file.write(TestModules.pack(TestModules.contentOf(name), modulePath(name)))
   }
   for (const [path, program] of Object.entries(options.programs ?? {})) fileOf(path).program = program
   plant(root, options.files ?? {})
@@ -294,6 +314,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
       }
       plantSysctls(proc.sys, sysctls, module.sysctls ?? {})
       sys.within(`module/${name}`)
+      plantDevices(sys, module.devices ?? {})
     },
   }
   const kernel = TestKernel.make(state)

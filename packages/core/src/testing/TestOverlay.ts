@@ -16,7 +16,6 @@ class LowerFile extends RegularFile {
   constructor(below: RegularFile, above: OverlayDirectory) {
     super(below.read(), below.mode)
     this.program = below.program
-    this.module = below.module
     this.#above = above
   }
   override write(content: string | Uint8Array): void {

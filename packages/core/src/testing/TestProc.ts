@@ -165,7 +165,7 @@ export const makeSys = (
   features: ReadonlySet<string>,
 ): KernelDirectory => {
   const root = new KernelDirectory()
-  for (const path of ["block", "class/net", "fs/cgroup", "kernel", "module"]) root.within(path)
+  for (const path of ["block", "bus", "class/net", "fs/cgroup", "kernel", "module"]) root.within(path)
   if (features.has("securityfs")) root.within("kernel/security")
   if (features.has("tracefs")) root.within("kernel/tracing")
   if (features.has("bpf")) root.within("fs/bpf")
@@ -194,4 +194,14 @@ export const plantInterface = (sys: KernelDirectory, name: string, isUp: () => b
   sys
     .within(`class/net/${name}`)
     .add("flags", new ControlFile(() => `0x${(kind | (isUp() ? IFF_UP : 0)).toString(16)}\n`))
+}
+
+/** Devices on their buses, by `BUS/NAME`, with the modalias that drivers know them by. */
+export const plantDevices = (sys: KernelDirectory, devices: Readonly<Record<string, string>>): void => {
+  for (const [device, modalias] of Object.entries(devices)) {
+    const at = device.indexOf("/")
+    sys
+      .within(`bus/${device.slice(0, at)}/devices/${device.slice(at + 1)}`)
+      .add("modalias", new ControlFile(() => `${modalias}\n`))
+  }
 }
