@@ -9,7 +9,8 @@ import { recipe } from "../../src/recipe.ts"
 import { buildVariant } from "../boot/support.ts"
 import { inImage } from "./modules.ts"
 
-const needed = /^\/(init|lib\/(lib(c|m|dl|pthread|stdc\+\+|gcc_s)\.so\..*|kios\/koffi\.node)|lib64\/.*|bin\/mount)$/u
+const needed =
+  /^\/(init|lib\/(lib(c|m|dl|pthread|stdc\+\+|gcc_s)\.so\..*|kios\/koffi\.node)|lib64\/.*|bin\/mount)$/u
 
 const variant: Recipe = {
   ...recipe,

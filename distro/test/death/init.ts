@@ -45,7 +45,9 @@ const letGo = (): void => {
 
 /** Calls a function of libc's with an address that is nobody's. */
 const crash = (): void => {
-  const module = { exports: {} as { load: (path: null) => { func: (prototype: string) => (n: number) => number } } }
+  const module = {
+    exports: {} as { load: (path: null) => { func: (prototype: string) => (n: number) => number } },
+  }
   process.dlopen(module, koffiPath)
   module.exports.load(null).func("size_t strlen(size_t at)")(8)
 }
@@ -84,7 +86,8 @@ const behind = Effect.gen(function* () {
   return yield* Effect.match(kernel.readText(BEHIND), { onFailure: () => undefined, onSuccess: Number })
 })
 
-const tell = (name: Survived | Fatal) => Kmsg.use((kmsg) => kmsg.write("notice", `milestone fault name=${name}`))
+const tell = (name: Survived | Fatal) =>
+  Kmsg.use((kmsg) => kmsg.write("notice", `milestone fault name=${name}`))
 
 const remember = (count: number) =>
   Kernel.use((kernel) => Effect.andThen(kernel.writeFile(BEHIND, String(count)), kernel.sync))

@@ -35,7 +35,9 @@ const DataPartition = Schema.String.check(
 )
 
 const Watchdog = Schema.String.check(
-  Schema.isPattern(/^(off|[5-9]|[1-9]\d{1,3})$/u, { message: "expected off or a number of seconds from 5 to 9999" }),
+  Schema.isPattern(/^(off|[5-9]|[1-9]\d{1,3})$/u, {
+    message: "expected off or a number of seconds from 5 to 9999",
+  }),
 )
 
 // One decoder a key, so that one bad value does not take the others with it.

@@ -134,7 +134,9 @@ export const stage = Stage.make({
       let backend = yield* current
       if (backend === undefined && (yield* loadOne(module))) backend = yield* current
       if (backend === undefined)
-        yield* Effect.logWarning("this machine has nothing to keep its log in: when it dies, nothing will tell why")
+        yield* Effect.logWarning(
+          "this machine has nothing to keep its log in: when it dies, nothing will tell why",
+        )
       const names = backend === undefined ? [] : yield* kernel.readDirectory(DIRECTORY)
       const files = new Map<string, string>()
       for (const name of names.slice(0, MOST_FILES)) {

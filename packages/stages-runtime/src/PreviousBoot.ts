@@ -24,7 +24,9 @@ const signalName = (number: number): string =>
 
 /** wait(2)'s status of init, as the kernel's panic prints it. */
 const deathOfInit = (status: number): string =>
-  (status & 0x7f) === 0 ? `init exited with code ${status >> 8}` : `init was killed by ${signalName(status & 0x7f)}`
+  (status & 0x7f) === 0
+    ? `init exited with code ${status >> 8}`
+    : `init was killed by ${signalName(status & 0x7f)}`
 
 /**
  * What a log says of its own end, in words. Only whole records of the kernel's
@@ -67,7 +69,10 @@ export const causeOf = (log: PersistedLog): string => {
 }
 
 const pathOf = ({ at }: PersistedLog): string =>
-  `${DIRECTORY}/previous-boot-${new Date(at).toISOString().replace(/\.\d+Z$/u, "Z").replaceAll(":", "-")}.txt`
+  `${DIRECTORY}/previous-boot-${new Date(at)
+    .toISOString()
+    .replace(/\.\d+Z$/u, "Z")
+    .replaceAll(":", "-")}.txt`
 
 /** Writes the logs where they last, the newest {@link KEPT_LOGS} of them and of those that are there. */
 const keep = Effect.fnUntraced(function* (logs: ReadonlyArray<PersistedLog>) {
@@ -103,7 +108,11 @@ export const stage = Stage.make({
       const report = yield* BootReport
       const { logs } = yield* PersistentStore
       if (logs.length === 0) return { ended: [] }
-      const told = logs.map((log) => ({ at: new Date(log.at).toISOString(), cause: causeOf(log), log: pathOf(log) }))
+      const told = logs.map((log) => ({
+        at: new Date(log.at).toISOString(),
+        cause: causeOf(log),
+        log: pathOf(log),
+      }))
       for (const { cause } of told) yield* Effect.logWarning(`the previous boot ended: ${cause}`)
       const [latest] = told.slice(-1)
       if (latest !== undefined) yield* report.milestone("previous-boot", { ended: latest.cause })

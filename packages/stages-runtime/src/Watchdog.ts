@@ -63,8 +63,7 @@ const setTimeout = (watchdog: Watchdog, seconds: number) =>
     Effect.catchIf(
       // Hardware that counts no further than that is common: iTCO stops at 39 or 614 s.
       (error) => error.errno === "EINVAL" && seconds > 30,
-      (error) =>
-        Effect.andThen(Effect.logWarning(`${error.message}: 30 s instead`), watchdog.setTimeout(30)),
+      (error) => Effect.andThen(Effect.logWarning(`${error.message}: 30 s instead`), watchdog.setTimeout(30)),
     ),
   )
 
@@ -99,7 +98,9 @@ export const stage = Stage.make({
       if ((yield* kernel.stat(DEVICE)) === undefined) yield* loadOne(softwareModule, "soft_panic=1")
       const watchdog = yield* kernel.openWatchdog(DEVICE)
       // It runs from here on: what is not fed must be disarmed.
-      const timeout = yield* Effect.tapError(setTimeout(watchdog, wanted), () => Effect.ignore(watchdog.disarm))
+      const timeout = yield* Effect.tapError(setTimeout(watchdog, wanted), () =>
+        Effect.ignore(watchdog.disarm),
+      )
       yield* Effect.forkDetach(feed(watchdog, timeout))
       if (watchdog.resetThisMachine) {
         const ended = `init hung, and the watchdog (${watchdog.identity}) reset the machine`

@@ -76,7 +76,11 @@ export const down = (
   { failed, faults }: { readonly failed: boolean; readonly faults: Faults },
 ): Effect.Effect<never> =>
   Effect.gen(function* () {
-    yield* bounded(kernel.sync, SYNC_DEADLINE, kmsg.write("err", `error shutdown: sync takes too long`))
+    yield* bounded(
+      kernel.sync,
+      SYNC_DEADLINE,
+      kmsg.write("err", `error shutdown: sync takes longer than ${SYNC_DEADLINE}, going down without it`),
+    )
     const summary = faults.summary()
     if (summary !== undefined) yield* kmsg.write("crit", `error init: went on after ${summary}`)
     // On a machine without such a store it changes nothing.

@@ -310,7 +310,8 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
       if (module.watchdog !== undefined) addWatchdog(module.watchdog)
       if (module.pstore !== undefined) {
         backend = name
-        for (const [file, text] of Object.entries(module.pstore)) pstore.add(file, new RegularFile(text, 0o444))
+        for (const [file, text] of Object.entries(module.pstore))
+          pstore.add(file, new RegularFile(text, 0o444))
       }
       plantSysctls(proc.sys, sysctls, module.sysctls ?? {})
       sys.within(`module/${name}`)
