@@ -171,6 +171,8 @@ const linesOf =
 export const nodeLayer = (options: {
   readonly manifests: Readonly<Record<string, string>>
   readonly pods: ReadonlyArray<string>
+  /** RAM in MiB (default 1536). */
+  readonly memoryMiB?: number
 }) =>
   Layer.effect(
     Node,
@@ -183,7 +185,7 @@ export const nodeLayer = (options: {
       const machine = yield* VmRun.boot({
         efi: yield* efi,
         boot: "kernel",
-        memoryMiB: 1536,
+        memoryMiB: options.memoryMiB ?? 1536,
         network: "user",
         forwards: [{ hostPort: 0, guestPort: 8080 }],
         ports: [Probe.defaultProbePort],

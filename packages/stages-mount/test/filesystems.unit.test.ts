@@ -177,6 +177,52 @@ describe("cgroups", () => {
       )
     }),
   )
+  it.effect("the node's own groups are protected, and their parent with the sum", () =>
+    Effect.gen(function* () {
+      const subject = yield* machine()
+      const services = yield* up(CgroupsStage.stage, subject)
+      const MiB = 1024 * 1024
+      const of = (group: string) =>
+        ["memory.min", "memory.low", "cpu.weight"].map((file) =>
+          Number(subject.read(`/sys/fs/cgroup/kios${group}/${file}`)),
+        )
+      assert.deepStrictEqual(of(""), [256 * MiB, 512 * MiB, 176])
+      assert.deepStrictEqual(of("/init"), [48 * MiB, 96 * MiB, 79])
+      assert.deepStrictEqual(of("/runtime"), [144 * MiB, 288 * MiB, 59])
+      assert.deepStrictEqual(of("/kubelet"), [64 * MiB, 128 * MiB, 39])
+      assert.deepStrictEqual(Context.get(services, Cgroups).memoryMin, {
+        init: 48 * MiB,
+        runtime: 144 * MiB,
+        kubelet: 64 * MiB,
+      })
+    }),
+  )
+  for (const errno of ["EINVAL", "ENOENT", "EACCES", "EBUSY"])
+    it.effect(`a protection that the kernel refuses (${errno}) is told, and the others are made`, () =>
+      Effect.gen(function* () {
+        const subject = yield* machine()
+        subject.failOn("writeControl", errno, { path: "/sys/fs/cgroup/kios/memory.min" })
+        assert.strictEqual(yield* outcome(CgroupsStage.stage, subject), "up")
+        assert.isTrue(
+          subject.kmsg.some((line) => line.startsWith("warning ") && line.includes(errno)),
+          subject.kmsg.join("\n"),
+        )
+        assert.strictEqual(subject.read("/sys/fs/cgroup/kios/cpu.weight"), "176\n")
+      }),
+    )
+  it("weights are those that runc makes of shares", () => {
+    // Kubernetes enhancement 2254: 2 shares are the least weight, 262144 the most.
+    for (const [millicores, weight] of [
+      [0, 1],
+      [2, 1],
+      [100, 4],
+      [1000, 39],
+      [2000, 79],
+      [256_000, 10_000],
+      [1_000_000, 10_000],
+    ] as const)
+      assert.strictEqual(CgroupsStage.cpuWeight(millicores), weight)
+  })
   it.effect("a kernel with fewer controllers gets what it has", () =>
     Effect.gen(function* () {
       const subject = yield* machine(["cpu", "memory", "pids", "dmem"])

@@ -217,7 +217,9 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
   const sysctls = new Map<string, string>()
   let uuids = 0
   const table: MountTable = new MountTable({ type: "rootfs", root, options: "", readOnly: false })
+  const memory = options.memory ?? 512 * 1024 ** 2
   const proc = makeProc({
+    memory,
     cmdline: options.cmdline ?? "console=ttyS0",
     osrelease,
     processes,
@@ -229,6 +231,8 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
   })
   plantSysctls(proc.sys, sysctls, {
     "kernel.panic": "10",
+    // A thread may take an eighth of the memory for its 16 KiB of stack (kernel/fork.c, set_max_threads).
+    "kernel.threads-max": String(Math.floor(memory / (8 * 16 * 1024))),
     "kernel.modprobe": "/sbin/modprobe",
     "vm.swappiness": "60",
     ...options.sysctls,
@@ -260,7 +264,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     pstore,
     processes,
     controllers: options.controllers ?? ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"],
-    memory: options.memory ?? 512 * 1024 ** 2,
+    memory,
   })
 
   const fileOf = (path: string): RegularFile => {
