@@ -85,7 +85,7 @@ export const stage = Stage.make({
   // The hardware's driver is one of the node's modules.
   requires: [PseudoFilesystems, Cmdline, Modules],
   provides: [WatchdogTimer],
-  tolerates: [alreadyLoaded],
+  tolerates: [{ ...alreadyLoaded, path: /\/watchdog\.ko/u }],
   layer: Layer.effect(
     WatchdogTimer,
     Effect.gen(function* () {
@@ -95,7 +95,8 @@ export const stage = Stage.make({
       const wanted = values.watchdog ?? DEFAULT_TIMEOUT
       if (wanted === "off") return { identity: undefined, timeout: 0 }
       // It can panic where hardware only resets, and a panic leaves its log to the next boot.
-      if ((yield* kernel.stat(DEVICE)) === undefined) yield* loadOne(softwareModule, "soft_panic=1")
+      if ((yield* kernel.stat(DEVICE)) === undefined)
+        yield* loadOne(softwareModule, { parameters: "soft_panic=1", mustBeNew: true })
       const watchdog = yield* kernel.openWatchdog(DEVICE)
       // It runs from here on: what is not fed must be disarmed.
       const timeout = yield* Effect.tapError(setTimeout(watchdog, wanted), () =>

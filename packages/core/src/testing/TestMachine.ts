@@ -13,15 +13,7 @@ import { Kmsg, loggerLayer } from "../Kmsg.ts"
 import { Supervisor } from "../Supervisor.ts"
 import { assertLines, type Call, CallLog, lineOf, type Operation, type Syscall } from "./TestCalls.ts"
 import type { TestDisk } from "./TestDisks.ts"
-import {
-  ControlFile,
-  Directory,
-  type FileTree,
-  KernelDirectory,
-  plant,
-  refuse,
-  RegularFile,
-} from "./TestFiles.ts"
+import { ControlFile, Directory, type FileTree, plant, refuse, RegularFile } from "./TestFiles.ts"
 import * as Filesystems from "./TestFilesystems.ts"
 import * as TestKernel from "./TestKernel.ts"
 import { MountTable } from "./TestMounts.ts"
@@ -252,7 +244,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     watchdog ??= dev.add("watchdog0", new WatchdogDevice(spec))
   }
   if (options.watchdog !== undefined) addWatchdog(options.watchdog)
-  const pstore = new KernelDirectory()
+  const pstore = new Filesystems.PstoreDirectory()
   let backend = "(null)"
   sys.within("module/pstore/parameters").add("backend", new ControlFile(() => `${backend}\n`))
   sys.within("module/printk/parameters").add("always_kmsg_dump", new RegularFile("N\n"))

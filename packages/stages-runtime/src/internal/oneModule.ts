@@ -6,8 +6,14 @@ import * as Effect from "effect/Effect"
 import { Kernel } from "@kios/core/Kernel"
 import * as ModulesDep from "../ModulesDep.ts"
 
-/** Whether the module is in now; if not, why was told. */
-export const loadOne = Effect.fnUntraced(function* (name: string, parameters = "") {
+/**
+ * Whether the module is in now; if not, why was told. With `mustBeNew`, one that
+ * is in already is an error: it did not bring what is missing.
+ */
+export const loadOne = Effect.fnUntraced(function* (
+  name: string,
+  { mustBeNew = false, parameters = "" }: { readonly mustBeNew?: boolean; readonly parameters?: string } = {},
+) {
   const kernel = yield* Kernel
   const release = (yield* kernel.readText("/proc/sys/kernel/osrelease")).trim()
   const directory = `/lib/modules/${release}`
@@ -21,7 +27,7 @@ export const loadOne = Effect.fnUntraced(function* (name: string, parameters = "
   for (const entry of load)
     yield* Effect.catchIf(
       kernel.loadModule(`${directory}/${entry.path}`, entry.name === name ? parameters : ""),
-      (error) => error.errno === "EEXIST",
+      (error) => error.errno === "EEXIST" && !(mustBeNew && entry.name === name),
       () => Effect.void,
     )
   return true
