@@ -21,9 +21,12 @@ import * as ImagePreload from "@kios/stages-runtime/ImagePreload"
 import * as KernelModules from "@kios/stages-runtime/KernelModules"
 import * as Loopback from "@kios/stages-runtime/Loopback"
 import * as MachineId from "@kios/stages-runtime/MachineId"
+import * as PersistentStore from "@kios/stages-runtime/PersistentStore"
 import * as PodMilestones from "@kios/stages-runtime/PodMilestones"
+import * as PreviousBoot from "@kios/stages-runtime/PreviousBoot"
 import * as RemainingPods from "@kios/stages-runtime/RemainingPods"
 import * as Sysctl from "@kios/stages-runtime/Sysctl"
+import * as Watchdog from "@kios/stages-runtime/Watchdog"
 
 const modules = KernelModules.stages({ boot: KernelModules.bootModules, node: KernelModules.nodeModules })
 const runtime = ContainerdConfig.reference
@@ -49,6 +52,8 @@ export const pipeline = Pipeline.make([
   modules.disks,
   DataPartition.stage,
   DiskGrow.stage,
+  PersistentStore.stage,
+  PreviousBoot.stage,
   RemainingPods.stage,
   Containerd.make(runtime),
   ImagePreload.stage,
@@ -56,6 +61,7 @@ export const pipeline = Pipeline.make([
   modules.node,
   modules.data,
   modules.devices,
+  Watchdog.stage,
   Sysctl.stage,
   Loopback.stage,
   MachineId.stage,

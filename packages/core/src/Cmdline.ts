@@ -36,6 +36,11 @@ const DataPartition = Schema.String.check(
 
 // As systemd spells them; a bare key is a yes.
 const Switch = Schema.Literals(["", "1", "yes", "true", "on", "0", "no", "false", "off"])
+const Watchdog = Schema.String.check(
+  Schema.isPattern(/^(off|[5-9]|[1-9]\d{1,3})$/u, {
+    message: "expected off or a number of seconds from 5 to 9999",
+  }),
+)
 
 // One decoder a key, so that one bad value does not take the others with it.
 const keys = {
@@ -44,6 +49,7 @@ const keys = {
   "kios.log": LogLevelName,
   "kios.hostname": Hostname,
   "kios.modules": ModuleList,
+  "kios.watchdog": Watchdog,
 } as const
 
 /** The values that kiOS reads. */
@@ -57,6 +63,8 @@ export interface CmdlineValues {
   readonly hostname?: string
   /** Modules to load besides the image's own list. */
   readonly modules: ReadonlyArray<string>
+  /** How long init may hang before the watchdog resets the machine, in seconds; absent: as the stage has it. */
+  readonly watchdog?: number | "off"
 }
 
 /** A key that is unknown or whose value does not fit. */
@@ -133,6 +141,9 @@ export const parse = (raw: string): CmdlineShape => {
         : {}),
       logLevel: found["kios.log"] ?? "info",
       modules: found["kios.modules"]?.split(",") ?? [],
+      ...(found["kios.watchdog"] === undefined
+        ? {}
+        : { watchdog: found["kios.watchdog"] === "off" ? "off" : Number(found["kios.watchdog"]) }),
     },
   }
 }

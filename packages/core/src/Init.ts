@@ -4,8 +4,8 @@
  * {@link start} does exactly this, in this order:
  *
  *   1. refuses to be anything but PID 1 (unless built for tests)
- *   2. makes death hard: handlers for what nobody caught, a timer that keeps
- *      the event loop from running empty, a reboot instead of an exit
+ *   2. makes death hard ({@link "./Death.ts"}): handlers for what nobody caught, a
+ *      timer that keeps the event loop from running empty, an eye on its fibers
  *   3. empties the environment that the kernel made of its command line
  *   4. raises the limit of open files, which every process inherits
  *   5. reaps orphans from now on
@@ -15,29 +15,29 @@
  *   8. releases what the stages acquired, last acquired first, ends the
  *      processes that are left and unmounts, syncs, and makes the reboot(2) call
  *
- * A boot that fails says why on the console, goes through 8, waits `panic=`
- * seconds (kernel.panic; 0 waits for ever) and reboots.
+ * A boot that fails says why on the console, goes through 8, keeps the kernel's
+ * log for the next boot, waits `panic=` seconds (kernel.panic; 0 waits for ever)
+ * and reboots.
  */
 import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { BootReport, formatAttributes } from "./BootReport.ts"
-import { split } from "./Cmdline.ts"
 import { Events } from "./Events.ts"
+import * as Death from "./Death.ts"
+import { bounded, down, endAndUnmount, release } from "./internal/GoingDown.ts"
 import { keepFile } from "./internal/keepFile.ts"
 import { Kernel, type RebootCommand, type Signal } from "./Kernel.ts"
-import { device, Kmsg, loggerLayer, type KmsgShape } from "./Kmsg.ts"
+import { device, Kmsg, loggerLayer } from "./Kmsg.ts"
 import * as LinuxKernel from "./linux/LinuxKernel.ts"
 import type { Pipeline, Provided, StageFailed, Stages } from "./Pipeline.ts"
 import * as Reaper from "./Reaper.ts"
 import type * as Stage from "./Stage.ts"
 import { Supervisor } from "./Supervisor.ts"
-import * as Teardown from "./Teardown.ts"
 
 /** What {@link start} takes. */
 export interface InitOptions<S extends Stages> {
@@ -52,8 +52,7 @@ export interface InitOptions<S extends Stages> {
 
 // kubelet and containerd hold a descriptor or more for every container.
 const OPEN_FILES = 1_048_576
-// What a release may take before the machine goes down without it.
-const RELEASE_DEADLINE = "60 seconds"
+const KMSG = "/dev/kmsg"
 const REPORT = "/run/kios/boot.json"
 const EVENTS = "/run/kios/events.json"
 // A process that dies in a loop must not make init write all the time.
@@ -89,9 +88,11 @@ const main = <S extends Stages>(options: InitOptions<S>): void => {
     process.stderr.write("kios init: this program is the init of a kiOS machine and runs as PID 1 only\n")
     process.exit(1)
   }
-  const kmsg = device("/dev/kmsg")
+  const kmsg = device(KMSG)
+  const faults = Death.faults(kmsg)
+  if (process.pid === 1) Death.logStandardError(KMSG)
+  Death.refuse(faults, kmsg)
   const kernel = LinuxKernel.make(options.koffiPath === undefined ? {} : { koffiPath: options.koffiPath })
-  refuseToDie(kmsg, kernel)
   for (const name of Object.keys(process.env)) delete process.env[name]
 
   const platform = Layer.mergeAll(Supervisor.layer, BootReport.layer, loggerLayer, Reaper.layer).pipe(
@@ -100,12 +101,13 @@ const main = <S extends Stages>(options: InitOptions<S>): void => {
   )
 
   Effect.runFork(
-    life(options).pipe(
+    life(options, faults).pipe(
       Effect.provide(platform),
+      Effect.provideContext(Death.watchFibers(faults)),
       Effect.catchCause((cause) =>
         Effect.gen(function* () {
           kmsg.writeUnsafe("crit", `error init: ${Cause.pretty(cause)}`)
-          return yield* down(kernel, kmsg, "RESTART", true)
+          return yield* down(kernel, kmsg, "RESTART", { failed: true, faults })
         }),
       ),
       // Going down in order has failed as well. The kernel's own panic, with
@@ -120,22 +122,7 @@ const main = <S extends Stages>(options: InitOptions<S>): void => {
   )
 }
 
-/**
- * Waits for an effect no longer than `duration`. The effect runs in a fiber of
- * its own: a plain timeout would wait for what cannot be interrupted, such as
- * the release of a resource, and that is what may hang.
- */
-const bounded = <A, E, R>(
-  effect: Effect.Effect<A, E, R>,
-  duration: Duration.Input,
-  late: Effect.Effect<void>,
-): Effect.Effect<void, never, R> =>
-  Effect.gen(function* () {
-    const fiber = yield* Effect.forkDetach(effect)
-    yield* Fiber.await(fiber).pipe(Effect.asVoid, Effect.timeoutOrElse({ duration, orElse: () => late }))
-  })
-
-const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions<S>) {
+const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions<S>, faults: Death.Faults) {
   const kernel = yield* Kernel
   const kmsg = yield* Kmsg
   const report = yield* BootReport
@@ -185,7 +172,6 @@ const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions
   const booting = yield* Effect.forkDetach(node)
   const outcome = yield* Effect.exit(Effect.raceFirst(Fiber.join(booting), Deferred.await(asked)))
   yield* bounded(Fiber.interrupt(booting), "5 seconds", Effect.void)
-  const failed = Exit.isFailure(outcome)
   if (Exit.isFailure(outcome)) {
     const error = Cause.squash(outcome.cause) as Partial<StageFailed> & Error
     yield* kmsg.write(
@@ -195,80 +181,12 @@ const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions
   } else {
     yield* kmsg.write("notice", `shutting down ${formatAttributes({ action: outcome.value })}`)
   }
-  yield* bounded(
-    Scope.close(scope, Exit.void),
-    RELEASE_DEADLINE,
-    kmsg.write(
-      "err",
-      `error shutdown: stages were not released within ${RELEASE_DEADLINE}, going down without them`,
-    ),
-  )
+  yield* release(scope, kmsg)
   // In a test this process is not the machine's init, and the others are not its own.
-  if (process.pid === 1) {
-    yield* bounded(
-      Effect.andThen(Teardown.endProcesses(), Teardown.unmountAll),
-      RELEASE_DEADLINE,
-      kmsg.write("err", `error shutdown: not everything was unmounted within ${RELEASE_DEADLINE}`),
-    )
-  }
-  return yield* down(kernel, kmsg, Exit.isSuccess(outcome) ? outcome.value : "RESTART", failed)
+  if (process.pid === 1) yield* endAndUnmount(kmsg)
+  return yield* down(kernel, kmsg, Exit.isSuccess(outcome) ? outcome.value : "RESTART", {
+    failed: Exit.isFailure(outcome),
+    faults,
+  })
 })
 
-/** What `panic=` says; the kubelet overwrites kernel.panic, so that file comes second. */
-const panicSeconds = (kernel: Kernel["Service"]): Effect.Effect<number> =>
-  Effect.gen(function* () {
-    const cmdline = yield* Effect.orElseSucceed(kernel.readText("/proc/cmdline"), () => "")
-    const sysctl = yield* Effect.orElseSucceed(kernel.readText("/proc/sys/kernel/panic"), () => "")
-    const asked = split(cmdline.trim()).findLast(([key]) => key === "panic")?.[1]
-    return [asked, sysctl].map((text) => Number.parseInt(text ?? "", 10)).find(Number.isInteger) ?? 10
-  })
-
-/** sync(2), the wait that kernel.panic asks for after a failure, reboot(2). Does not return. */
-const down = (
-  kernel: Kernel["Service"],
-  kmsg: KmsgShape,
-  command: RebootCommand,
-  failed: boolean,
-): Effect.Effect<never> =>
-  Effect.gen(function* () {
-    yield* bounded(kernel.sync, "30 seconds", Effect.void)
-    if (failed) {
-      const seconds = yield* panicSeconds(kernel)
-      if (seconds === 0) {
-        yield* kmsg.write(
-          "crit",
-          "error boot failed and panic=0: staying here; reset the machine to try again",
-        )
-        // Nobody listens any more: Ctrl-Alt-Del is the kernel's again.
-        yield* Effect.ignore(kernel.reboot("CAD_ON"))
-        return yield* Effect.never
-      }
-      if (seconds > 0) {
-        yield* kmsg.write("crit", `error boot failed: rebooting in ${seconds} s (panic=${seconds})`)
-        yield* Effect.sleep(`${seconds} seconds`)
-      }
-    }
-    yield* Effect.catch(kernel.reboot(command), (error) => kmsg.write("crit", `error ${error.message}`))
-    return yield* Effect.never
-  })
-
-// The kernel panics when PID 1 ends. It ends by an exception that nobody
-// catches, by an event loop with nothing left to wait for, or by exit().
-const refuseToDie = (kmsg: KmsgShape, kernel: Kernel["Service"]): void => {
-  const tell = (what: string) => (error: unknown) =>
-    kmsg.writeUnsafe(
-      "crit",
-      `error init: ${what}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
-    )
-  process.on("uncaughtException", tell("uncaught exception"))
-  process.on("unhandledRejection", tell("unhandled rejection"))
-  process.on("exit", (code) => {
-    kmsg.writeUnsafe("crit", `error init: was about to exit with code ${code}: rebooting`)
-    try {
-      Effect.runSync(Effect.ignore(kernel.reboot("RESTART")))
-    } catch {
-      // The exit goes on, the kernel panics, and `panic=` decides.
-    }
-  })
-  setInterval(() => {}, 2 ** 31 - 1)
-}

@@ -115,6 +115,20 @@ export interface PartitionExtent {
   readonly length: number
 }
 
+/** A watchdog timer that was opened and so runs: it resets the machine unless it is fed in time. */
+export interface Watchdog {
+  /** What drives it, as the driver names itself. */
+  readonly identity: string
+  /** The driver says that this watchdog reset the machine before this boot (WDIOF_CARDRESET). */
+  readonly resetThisMachine: boolean
+  /** Sets its timeout, in whole seconds, feeds it, and gives the timeout that it has then: hardware rounds. */
+  readonly setTimeout: (seconds: number) => Effect.Effect<number, KernelError>
+  /** Begins its timeout anew. */
+  readonly feed: Effect.Effect<void, KernelError>
+  /** Stops it, unless the driver was told never to (`nowayout`), and closes it. */
+  readonly disarm: Effect.Effect<void, KernelError>
+}
+
 /** The operations behind {@link Kernel}. */
 export interface KernelShape {
   /** mount(2). Runs off the event loop: a device may be slow. */
@@ -141,6 +155,12 @@ export interface KernelShape {
   readonly reboot: (command: RebootCommand) => Effect.Effect<void, KernelError>
   /** Sets the soft and hard RLIMIT_NOFILE of this process, which its children inherit; see prlimit(2). */
   readonly setOpenFilesLimit: (limit: number) => Effect.Effect<void, KernelError>
+
+  /**
+   * Opens a watchdog, which starts it; see Documentation/watchdog/watchdog-api.rst of the kernel.
+   * It stays open, and runs, until it is disarmed: what opened it may end, the machine is to be reset then.
+   */
+  readonly openWatchdog: (path: string) => Effect.Effect<Watchdog, KernelError>
 
   /** Starts a process; it leads a session of its own. */
   readonly spawn: (spec: SpawnSpec) => Effect.Effect<ChildProcess, KernelError>

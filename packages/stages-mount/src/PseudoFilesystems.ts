@@ -93,6 +93,15 @@ export const mounts: ReadonlyArray<MountRow> = [
     why: "pods that trace (Tetragon, bpftrace); nobody has to mount debugfs for it",
     reference: "Talos; Documentation/trace/ftrace.rst",
   },
+  {
+    source: "pstore",
+    target: "/sys/fs/pstore",
+    fstype: "pstore",
+    flags: strict,
+    mayBeAbsent: true,
+    why: "what the firmware kept of the log of a boot that died",
+    reference: "Talos; Documentation/ABI/testing/pstore",
+  },
 ]
 
 /**

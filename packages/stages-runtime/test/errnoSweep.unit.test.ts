@@ -30,7 +30,7 @@ it.live(
       const boot = pipeline(fake.address)
       const persistent = ["data-partition", "etc-overlay", "machine-id", "hostname"]
       const sweeps = [
-        yield* ErrnoSweep.sweep({ pipeline: boot, machine: () => node() }),
+        yield* ErrnoSweep.sweep({ pipeline: boot, machine: () => node({ died: true }) }),
         yield* ErrnoSweep.sweep({
           pipeline: boot,
           machine: () => node({ disks: {} }),
@@ -58,5 +58,5 @@ it.live(
         ).toMatchFileSnapshot(page),
       )
     }),
-  120_000,
+  300_000,
 )

@@ -19,9 +19,12 @@ import * as ImagePreload from "@kios/stages-runtime/ImagePreload"
 import * as KernelModules from "@kios/stages-runtime/KernelModules"
 import * as Loopback from "@kios/stages-runtime/Loopback"
 import * as MachineId from "@kios/stages-runtime/MachineId"
+import * as PersistentStore from "@kios/stages-runtime/PersistentStore"
 import * as PodMilestones from "@kios/stages-runtime/PodMilestones"
+import * as PreviousBoot from "@kios/stages-runtime/PreviousBoot"
 import * as RemainingPods from "@kios/stages-runtime/RemainingPods"
 import * as Sysctl from "@kios/stages-runtime/Sysctl"
+import * as Watchdog from "@kios/stages-runtime/Watchdog"
 
 const modules = KernelModules.stages({ boot: ["overlay", "virtio_blk"], node: ["br_netfilter"] })
 /** All but the kubelet itself, with containerd at an address. */
@@ -35,12 +38,15 @@ export const pipeline = (address: string) =>
     modules.boot,
     DataPartition.stage,
     DiskGrow.stage,
+    PersistentStore.stage,
+    PreviousBoot.stage,
     RemainingPods.stage,
     Containerd.make({ ...ContainerdConfig.reference, address }),
     ImagePreload.stage,
     EtcOverlay.stage,
     modules.node,
     modules.data,
+    Watchdog.stage,
     Sysctl.stage,
     Loopback.stage,
     MachineId.stage,
@@ -60,9 +66,19 @@ const dataDisk = () =>
     ],
   })
 
-/** A machine for it, with a data partition unless `disks` says otherwise. */
+/** What the firmware kept of a boot whose init was killed. */
+const kept = {
+  "dmesg-efi_pstore-178000000001001":
+    "Panic#1 Part1\n<0>[    5.1] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n",
+}
+
+/** A machine for it, with a data partition unless `disks` says otherwise; `died` says that the boot before did. */
 export const node = (
-  options: { readonly disks?: TestMachine.TestMachineOptions["disks"]; readonly parameters?: string } = {},
+  options: {
+    readonly disks?: TestMachine.TestMachineOptions["disks"]
+    readonly parameters?: string
+    readonly died?: boolean
+  } = {},
 ) =>
   TestMachine.make({
     cmdline: `console=ttyS0 kios.log=warn ${options.parameters ?? ""}`.trimEnd(),
@@ -77,6 +93,9 @@ export const node = (
     modules: {
       overlay: { filesystems: ["overlay"] },
       virtio_blk: {},
+      efi_pstore: { pstore: options.died === true ? kept : {} },
+      watchdog: {},
+      softdog: { needs: ["watchdog"], watchdog: {} },
       bridge: {},
       br_netfilter: { needs: ["bridge"], sysctls: { "net.bridge.bridge-nf-call-iptables": "0" } },
     },

@@ -16,6 +16,7 @@ import * as files from "./files.ts"
 import * as libc from "./libc.ts"
 import * as modules from "./modules.ts"
 import * as processes from "./processes.ts"
+import { openWatchdog } from "./watchdog.ts"
 
 /** What {@link make} and {@link layer} take. */
 export interface LinuxKernelOptions {
@@ -229,6 +230,7 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
         argument.writeBigUInt64LE(BigInt(blocks))
         return ioctl(target, "EXT4_IOC_RESIZE_FS", { blocks }, abi.EXT4_IOC_RESIZE_FS, argument)
       }),
+    openWatchdog: openWatchdog(c),
     ...children,
     onSignal: (signals, handler) =>
       Effect.acquireRelease(

@@ -86,3 +86,11 @@ export const BLKPG_PARTITION_BYTES = 152
 
 /** fs/ext4/ext4.h: _IOW('f', 16, __u64) */
 export const EXT4_IOC_RESIZE_FS = 0x40086610
+/** include/uapi/linux/watchdog.h: struct watchdog_info is 40 bytes, its identity follows two words. */
+export const WDIOC_GETSUPPORT = 0x80285700
+export const WDIOC_GETBOOTSTATUS = 0x80045702
+export const WDIOC_KEEPALIVE = 0x80045705
+export const WDIOC_SETTIMEOUT = 0xc0045706
+export const WATCHDOG_INFO_BYTES = 40
+export const WATCHDOG_IDENTITY_OFFSET = 8
+export const WDIOF_CARDRESET = 0x20

@@ -5,7 +5,7 @@
 import type { MountFlag } from "../Kernel.ts"
 import { CgroupDirectory } from "./TestCgroups.ts"
 import type { Volume } from "./TestDisks.ts"
-import { Directory, refuse, SpecialFile } from "./TestFiles.ts"
+import { Directory, type Inode, refuse, SpecialFile } from "./TestFiles.ts"
 import { OverlayDirectory } from "./TestOverlay.ts"
 import type { Filesystem, MountTable } from "./TestMounts.ts"
 import type { Processes } from "./TestProcesses.ts"
@@ -17,6 +17,8 @@ export interface FilesystemSources {
   readonly sys: Directory
   /** What every mount of devtmpfs shows. */
   readonly dev: Directory
+  /** What the mount of pstore shows. */
+  readonly pstore: Directory
   readonly processes: Processes
   readonly controllers: ReadonlyArray<string>
   /** Bytes of RAM, for sizes in percent. */
@@ -61,6 +63,16 @@ export const makeDev = (): Directory => {
   for (const name of ["null", "zero", "full", "random", "urandom", "tty", "kmsg", "console", "fuse"])
     root.add(name, new SpecialFile("character", undefined, 0o666))
   return root
+}
+
+/** What the kernel kept of earlier boots: files are read and removed, and nobody makes one. */
+export class PstoreDirectory extends Directory {
+  override makeDirectory(_name: string, _mode: number): Directory {
+    return refuse("EPERM")
+  }
+  override create<I extends Inode>(_name: string, inode: I): I {
+    return refuse(inode.kind === "file" ? "EACCES" : "EPERM")
+  }
 }
 
 /** The types by name. Which of them a machine has is for it to say. */
@@ -176,6 +188,10 @@ export const make = (sources: FilesystemSources): Readonly<Record<string, Type>>
     },
     securityfs: (_source, _options, text) => once("securityfs", "securityfs", text, () => new Directory()),
     tracefs: (_source, _options, text) => once("tracefs", "tracefs", text, () => new Directory(0o700)),
+    pstore: (_source, options, text) => {
+      onlyKnown(options, ["kmsg_bytes"])
+      return once("pstore", "pstore", text, () => sources.pstore)
+    },
     bpf: memory("bpf", ["mode", "uid", "gid"], 0o1777),
     overlay,
     ext4: onDevice("ext4"),

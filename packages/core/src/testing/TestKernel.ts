@@ -17,6 +17,7 @@ import type { MountTable, Propagation } from "./TestMounts.ts"
 import type { Processes } from "./TestProcesses.ts"
 import { CgroupDirectory } from "./TestCgroups.ts"
 import { nameIn } from "./TestModules.ts"
+import { WatchdogDevice } from "./TestWatchdog.ts"
 
 /** The machine behind the door. */
 export interface MachineState {
@@ -224,6 +225,50 @@ export const make = (state: MachineState): KernelShape => {
           state.limits.openFiles = limit
         },
       ),
+    openWatchdog: (path) => {
+      const about = (request: string): About => ({ path, args: { request } })
+      const timed = <A>(
+        operation: Operation,
+        syscall: string,
+        text: string,
+        about: About,
+        body: (now: number) => A,
+      ) =>
+        Effect.flatMap(Clock.monotonicTimeNanos, (nanos) =>
+          operate(operation, syscall, text, about, () => body(Number(nanos / 1_000_000n) / 1000)),
+        )
+      return Effect.map(
+        timed("openWatchdog", "ioctl", `open(${quote(path)}, O_WRONLY)`, { path }, (now) => {
+          const { inode } = opening(() => table.find(path))
+          if (inode instanceof Directory) return refuse("EISDIR", "open")
+          const device = inode instanceof WatchdogDevice ? inode : refuse("ENOTTY")
+          device.open(now)
+          return device
+        }),
+        (device) => ({
+          identity: device.identity,
+          resetThisMachine: device.resetThisMachine,
+          setTimeout: (seconds) =>
+            timed(
+              "setWatchdogTimeout",
+              "ioctl",
+              `ioctl(${quote(path)}, WDIOC_SETTIMEOUT, ${seconds})`,
+              about("WDIOC_SETTIMEOUT"),
+              (now) => device.setTimeout(seconds, now),
+            ),
+          feed: timed(
+            "feedWatchdog",
+            "ioctl",
+            `ioctl(${quote(path)}, WDIOC_KEEPALIVE)`,
+            about("WDIOC_KEEPALIVE"),
+            (now) => device.feed(now),
+          ),
+          disarm: timed("disarmWatchdog", "write", `write(${quote(path)}, "V")`, { path }, (now) =>
+            device.disarm(now),
+          ),
+        }),
+      )
+    },
     spawn,
     kill: (pid, signal) =>
       Effect.flatMap(

@@ -14,7 +14,7 @@ import { Kmsg, loggerLayer } from "../Kmsg.ts"
 import { Supervisor } from "../Supervisor.ts"
 import { assertLines, type Call, CallLog, lineOf, type Operation, type Syscall } from "./TestCalls.ts"
 import { deviceName, type TestDisk } from "./TestDisks.ts"
-import { Directory, type FileTree, plant, refuse, RegularFile, SpecialFile } from "./TestFiles.ts"
+import { ControlFile, Directory, type FileTree, plant, refuse, RegularFile, SpecialFile } from "./TestFiles.ts"
 import * as Filesystems from "./TestFilesystems.ts"
 import * as TestKernel from "./TestKernel.ts"
 import { MountTable } from "./TestMounts.ts"
@@ -32,6 +32,7 @@ import {
 import * as TestModules from "./TestModules.ts"
 import { Processes, type ProcessEntry } from "./TestProcesses.ts"
 import type { Program } from "./TestPrograms.ts"
+import { WatchdogDevice, type WatchdogSpec, type WatchdogState } from "./TestWatchdog.ts"
 
 /** A kernel module that the machine has a file of. */
 export interface ModuleSpec {
@@ -43,6 +44,10 @@ export interface ModuleSpec {
   readonly sysctls?: Readonly<Record<string, SysctlSpec>>
   /** Interfaces that it brings. */
   readonly interfaces?: ReadonlyArray<string>
+  /** The watchdog timer that it brings, as /dev/watchdog0. */
+  readonly watchdog?: WatchdogSpec
+  /** It keeps the kernel's log, and kept these files of earlier boots: they are in pstore once it is in. */
+  readonly pstore?: Readonly<Record<string, string>>
   /** Its file, relative to /lib/modules/RELEASE; default `kernel/NAME.ko`. */
   readonly path?: string
   /** Patterns of the devices that it drives, and other names, in modules.alias. */
@@ -72,6 +77,8 @@ export interface TestMachineOptions {
   readonly interfaces?: ReadonlyArray<string>
   /** Devices in /sys/bus: modalias by `BUS/NAME`. */
   readonly devices?: Readonly<Record<string, string>>
+  /** The watchdog timer that it has without a module, as /dev/watchdog0. */
+  readonly watchdog?: WatchdogSpec
   /** Bytes of RAM (default 512 MiB). */
   readonly memory?: number
   readonly pidMax?: number
@@ -105,6 +112,7 @@ export const builtinFilesystems: ReadonlyArray<string> = [
   "securityfs",
   "tracefs",
   "bpf",
+  "pstore",
   "ext4",
 ]
 
@@ -170,6 +178,8 @@ export interface TestMachine {
   /** Sends init a signal. */
   readonly signal: (signal: Signal) => void
   readonly reboots: ReadonlyArray<RebootCommand>
+  /** How the watchdog timer stands, at this many seconds of the test's clock; undefined when there is none. */
+  readonly watchdog: (now: number) => WatchdogState | undefined
   /** RLIMIT_NOFILE of init. */
   readonly openFilesLimit: () => number
 }
@@ -245,11 +255,22 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
   }
   for (const name of options.interfaces ?? ["lo", "eth0"]) addInterface(name)
   plantDevices(sys, options.devices ?? {})
+  let watchdog: WatchdogDevice | undefined
+  const addWatchdog = (spec: WatchdogSpec): void => {
+    // The first is the one that is used; a second one would be watchdog1.
+    watchdog ??= dev.add("watchdog0", new WatchdogDevice(spec))
+  }
+  if (options.watchdog !== undefined) addWatchdog(options.watchdog)
+  const pstore = new Filesystems.PstoreDirectory()
+  let backend = "(null)"
+  sys.within("module/pstore/parameters").add("backend", new ControlFile(() => `${backend}\n`))
+  sys.within("module/printk/parameters").add("always_kmsg_dump", new RegularFile("N\n"))
   const types = Filesystems.make({
     table: () => table,
     proc: proc.root,
     sys,
     dev,
+    pstore,
     processes,
     controllers: options.controllers ?? ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"],
     memory,
@@ -309,6 +330,12 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
       loaded.set(name, parameters)
       for (const type of module.filesystems ?? []) filesystems.add(type)
       for (const interface_ of module.interfaces ?? []) addInterface(interface_)
+      if (module.watchdog !== undefined) addWatchdog(module.watchdog)
+      if (module.pstore !== undefined) {
+        backend = name
+        for (const [file, text] of Object.entries(module.pstore))
+          pstore.add(file, new RegularFile(text, 0o444))
+      }
       plantSysctls(proc.sys, sysctls, module.sysctls ?? {})
       sys.within(`module/${name}`)
       plantDevices(sys, module.devices ?? {})
@@ -376,6 +403,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     stolen: processes.stolen,
     signal: tellInit,
     reboots: state.reboots,
+    watchdog: (now) => watchdog?.state(now),
     openFilesLimit: () => state.limits.openFiles,
   }
 }

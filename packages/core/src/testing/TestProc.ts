@@ -177,6 +177,7 @@ export const makeSys = (features: ReadonlySet<string>): KernelDirectory => {
   if (features.has("securityfs")) root.within("kernel/security")
   if (features.has("tracefs")) root.within("kernel/tracing")
   if (features.has("bpf")) root.within("fs/bpf")
+  if (features.has("pstore")) root.within("fs/pstore")
   return root
 }
 

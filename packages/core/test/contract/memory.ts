@@ -16,6 +16,8 @@ const machine = () =>
       overlay: { filesystems: ["overlay"] },
       libcrc32c: {},
       erofs: { needs: ["libcrc32c"], filesystems: ["erofs"] },
+      watchdog: {},
+      softdog: { needs: ["watchdog"], watchdog: { identity: "Software Watchdog" } },
       llc: {},
       stp: { needs: ["llc"] },
       bridge: { needs: ["stp", "llc"] },

@@ -7,7 +7,7 @@ const { cases, checkMachine } = group()
 export { cases }
 
 /** A module's file, and those of what it needs in the order to load them. */
-const fileOf = Effect.fnUntraced(function* (k: K, name: string) {
+export const fileOf = Effect.fnUntraced(function* (k: K, name: string) {
   const release = (yield* k.readText("/proc/sys/kernel/osrelease")).trim()
   const directory = `/lib/modules/${release}`
   const line = (yield* k.readText(`${directory}/modules.dep`))

@@ -1,0 +1,19 @@
+/**
+ * The deaths of init, by the names that the test's init and its test share.
+ */
+
+/** What init goes on after: one boot has them all. */
+export const survived = ["uncaught-throw", "rejected-promise", "fiber-defect", "empty-event-loop"] as const
+
+/** What ends a boot each, in the order in which one machine goes through them. */
+export const fatal = [
+  "exit",
+  "heap-exhaustion",
+  "segmentation-fault",
+  "abort",
+  "boot-failure",
+  "blocked-loop",
+] as const
+
+export type Survived = (typeof survived)[number]
+export type Fatal = (typeof fatal)[number]
