@@ -202,23 +202,32 @@ export const mounts = (it: Vitest.MethodsNonLive<Node>) => {
       )
       const before = yield* shims
       yield* lines(`cat >${bidirectionalManifest} <<'END'\n${bidirectionalPod}\nEND`)
-      yield* eventuallyAssert("the pod's mount in the host's table", hostMounts, (found) =>
-        assert.deepStrictEqual(
-          found
-            .filter(({ target }) => target.startsWith(bidirectional))
-            .map(({ flags, fstype, options, target }) => ({ target, fstype, flags, options })),
-          [
-            {
-              target: `${bidirectional}/in`,
-              fstype: "tmpfs",
-              flags: "nodev,noexec,nosuid,relatime,rw",
-              options: ["inode64", "rw", "size=64k"],
-            },
-          ],
-        ),
+      yield* eventuallyAssert(
+        "the pod's mount in the host's table",
+        hostMounts,
+        (found) =>
+          assert.deepStrictEqual(
+            found
+              .filter(({ target }) => target.startsWith(bidirectional))
+              .map(({ flags, fstype, options, target }) => ({ target, fstype, flags, options })),
+            [
+              {
+                target: `${bidirectional}/in`,
+                fstype: "tmpfs",
+                flags: "nodev,noexec,nosuid,relatime,rw",
+                options: ["inode64", "rw", "size=64k"],
+              },
+            ],
+          ),
+        240,
       )
       yield* lines(`rm ${bidirectionalManifest}`)
-      yield* eventuallyAssert("the pod's shim is gone", shims, (count) => assert.strictEqual(count, before))
+      yield* eventuallyAssert(
+        "the pod's shim is gone",
+        shims,
+        (count) => assert.strictEqual(count, before),
+        240,
+      )
       yield* lines(`nsenter -t 1 -m /bin/umount ${bidirectional}/in`)
     }),
   )
