@@ -193,6 +193,13 @@ export const mounts = (it: Vitest.MethodsNonLive<Node>) => {
     }),
   )
 
+  it.effect("the memory of image archives has come back", () =>
+    Effect.gen(function* () {
+      const { lines } = yield* Node
+      assert.deepStrictEqual(yield* lines("ls -A /host/lib/kios/images"), [])
+    }),
+  )
+
   it.effect("a mount that a pod makes with Bidirectional propagation is the host's", () =>
     Effect.gen(function* () {
       const { lines } = yield* Node
