@@ -62,7 +62,7 @@ const planned = Effect.fnUntraced(function* (machine: TestMachine.TestMachine, n
 
 const write = (to: TestDisks.TestDisk, { bytes, position }: GptGrow.Write) => to.bytes.set(bytes, position)
 
-/** Size and order of what a cut can leave of one write: its first, its last, or one of its sectors in the middle. */
+/** What a cut can leave of one write: nothing, a part of its beginning or end, or any one of its sectors. */
 const tears = (one: GptGrow.Write, sector: number): ReadonlyArray<GptGrow.Write> => {
   const count = one.bytes.length / sector
   const part = (from: number, to: number): GptGrow.Write => ({
@@ -70,7 +70,8 @@ const tears = (one: GptGrow.Write, sector: number): ReadonlyArray<GptGrow.Write>
     position: one.position + from * sector,
     bytes: one.bytes.subarray(from * sector, to * sector),
   })
-  return Array.from({ length: count }, (_, at) => [part(0, at), part(at, count), part(at, at + 1)]).flat()
+  const halves = [0, 1, count >> 1, count - 1].flatMap((at) => [part(0, at), part(at, count)])
+  return [...halves, ...Array.from({ length: count }, (_, at) => part(at, at + 1))]
 }
 
 describe("the partition table", () => {
@@ -80,7 +81,7 @@ describe("the partition table", () => {
   ]
   for (const sectorBytes of [512, 4096])
     for (const [state, damage] of damages)
-      for (const size of [2 * MIB + 20_480, 2 * MIB + 65_536, 3 * MIB, 4 * MIB])
+      for (const size of [2 * MIB + 20_480, 3 * MIB])
         it.effect(
           `${state}, sectors of ${sectorBytes}, now ${size} bytes: any cut leaves a valid one, and the next boot ends it`,
           () =>
