@@ -131,6 +131,8 @@ describe("the partition table", () => {
               for (const one of writes) write(subject, one)
               yield* look("the end")
             }),
+          60_000,
+          60_000,
         )
 
   it.effect("what nobody has room for is left alone, with a reason", () =>

@@ -59,6 +59,21 @@ const dataDisk = () =>
     ],
   })
 
+/** The same disk after its owner has made it larger. */
+export const enlargedDisk = () =>
+  TestDisks.enlarged(
+    TestDisks.gpt({ partitions: [{ type: DataPartition.PARTITION_TYPE, sectors: 2048, ext4: {} }] }),
+    4 * 2 ** 20,
+  )
+
+/** A disk whose primary table is lost, so that the kernel has none of its partitions. */
+export const backupOnlyDisk = () => {
+  const disk = dataDisk()
+  disk.bytes.fill(0, 512, 1024)
+  disk.partitions.clear()
+  return disk
+}
+
 /** A machine for it, with a data partition unless `disks` says otherwise. */
 export const node = (
   options: { readonly disks?: TestMachine.TestMachineOptions["disks"]; readonly parameters?: string } = {},
