@@ -1,5 +1,6 @@
 // All cases of the contract, in their order.
 import * as cgroup from "./cgroupCases.ts"
+import * as disk from "./diskCases.ts"
 import * as file from "./fileCases.ts"
 import * as machine from "./machineCases.ts"
 import * as module from "./moduleCases.ts"
@@ -14,6 +15,7 @@ export const all: ReadonlyArray<Case> = [
   ...file.cases,
   ...machine.cases,
   ...module.cases,
+  ...disk.cases,
   ...cgroup.cases,
   // The last: there is no way back to the old root.
   ...rootSwitch.cases,
