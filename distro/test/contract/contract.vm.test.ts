@@ -17,6 +17,7 @@ import { CommandRunner } from "../../src/components/CommandRunner.ts"
 import { ComponentStore } from "../../src/components/ComponentStore.ts"
 import { CacheLocation } from "../../src/components/Environment.ts"
 import { filePath } from "../../src/components/Resolved.ts"
+import * as DiskImage from "../../src/image/DiskImage.ts"
 import * as Initramfs from "../../src/image/Initramfs.ts"
 import * as ModuleSet from "../../src/image/ModuleSet.ts"
 import * as Seal from "../../src/image/Seal.ts"
@@ -47,7 +48,7 @@ const image = Effect.fnUntraced(function* (directory: string) {
   const modules = yield* ModuleSet.entries({
     root: kernel.directory,
     release: kernel.attributes["release"] ?? "",
-    modules: ["overlay", "erofs", "br_netfilter", "softdog"],
+    modules: ["overlay", "erofs", "br_netfilter", "softdog", "virtio_blk"],
     work,
   })
   const initrd = path.join(directory, "initrd")
@@ -80,7 +81,12 @@ const image = Effect.fnUntraced(function* (directory: string) {
 type Outcomes = ReadonlyMap<string, string>
 
 const inVm = Effect.gen(function* () {
-  const { initrd, kernel } = yield* image(yield* scratch)
+  const directory = yield* scratch
+  const { initrd, kernel } = yield* image(directory)
+  // A data partition with an ext4, on a disk that has become larger.
+  const disk = path.join(directory, "disk.img")
+  yield* DiskImage.write({ output: disk, data: { sizeMiB: 16 } })
+  fs.truncateSync(disk, 32 * 2 ** 20)
   const machine = yield* VmRun.boot({
     efi: kernel,
     boot: "direct",
@@ -90,6 +96,7 @@ const inVm = Effect.gen(function* () {
     cmdline:
       "console=ttyS0 loglevel=6 printk.devkmsg=on panic=-1 rootfstype=ramfs rdinit=/bin/node -- /contract.cjs",
     memoryMiB: 768,
+    disks: [{ path: disk, format: "raw" }],
     noReboot: true,
   })
   const verdict = yield* machine.until({ milestones: ["contract-done"] }, { timeout: "5 minutes" })

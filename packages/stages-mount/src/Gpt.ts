@@ -118,11 +118,11 @@ export const parseEntries = (
   const partitions: Array<GptPartition> = []
   for (let index = 0; index < header.entryCount; index++) {
     const entry = view.subarray(index * header.entryBytes, (index + 1) * header.entryBytes)
-    const type = guid(entry.subarray(0, 16))
-    if (type === UNUSED) continue
+    // Most are unused: a type of zeros.
+    if (entry.readBigUInt64LE(0) === 0n && entry.readBigUInt64LE(8) === 0n) continue
     partitions.push({
       number: index + 1,
-      type,
+      type: guid(entry.subarray(0, 16)),
       uuid: guid(entry.subarray(16, 32)),
       firstLba: entry.readBigUInt64LE(32),
       lastLba: entry.readBigUInt64LE(40),
@@ -162,8 +162,6 @@ export const believable = (
   }
   return { partitions: sane.filter((partition) => !overlapping.has(partition)), problems }
 }
-
-const UNUSED = "00000000-0000-0000-0000-000000000000"
 
 // The first three fields of a GUID are little-endian, the rest is in order.
 const guid = (bytes: Buffer): string => {

@@ -2,10 +2,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as TestDisks from "@kios/core/testing/TestDisks"
-import * as TestMachine from "@kios/core/testing/TestMachine"
+import type * as TestMachine from "@kios/core/testing/TestMachine"
 import { DataPartition } from "@kios/core/capabilities/DataPartition"
 import * as Stage from "@kios/stages-mount/DataPartition"
-import { earlier, up } from "./support.ts"
+import { earlier, onDisks, up } from "./support.ts"
 
 const ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 const LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
@@ -26,18 +26,6 @@ const disks = {
       },
     ],
   }),
-}
-
-const make = (options: { disks?: Readonly<Record<string, TestDisks.TestDisk>> } = {}) => {
-  const machine = TestMachine.make({
-    disks: options.disks ?? disks,
-    files: { "/dev/": "", "/sys/": "", "/run/": "", "/var/": "" },
-  })
-  const mounts = ["devtmpfs /dev", "sysfs /sys", "tmpfs /run", "tmpfs /var"].map((row) => {
-    const [fstype = "", target = ""] = row.split(" ")
-    return machine.kernel.mount({ source: fstype, target, fstype, flags: [] })
-  })
-  return Effect.as(Effect.all(mounts), machine)
 }
 
 /** The device that the stage chooses; time passes as it is asked for. */
@@ -70,13 +58,13 @@ describe("which partition", () => {
   for (const [cmdline, expected] of rows)
     it.effect(`${cmdline === "" ? "without datapart=" : cmdline}: ${expected ?? "none"}`, () =>
       Effect.gen(function* () {
-        assert.strictEqual(yield* chosen(yield* make(), cmdline), expected)
+        assert.strictEqual(yield* chosen(yield* onDisks(disks), cmdline), expected)
       }),
     )
 
   it.effect("one that is named and not there is told by name, after waiting for it", () =>
     Effect.gen(function* () {
-      const machine = yield* make()
+      const machine = yield* onDisks(disks)
       yield* chosen(machine, "datapart=PARTLABEL=later")
       assert.include(machine.kmsg, "err error datapart=PARTLABEL=later: no such device within 30 s")
       assert.isTrue(machine.kmsg.some((line) => line.includes("this node lives in RAM")))
@@ -85,7 +73,7 @@ describe("which partition", () => {
 
   it.effect("a device that appears while it is waited for is used", () =>
     Effect.gen(function* () {
-      const machine = yield* make()
+      const machine = yield* onDisks(disks)
       const fiber = yield* Effect.forkChild(
         Effect.scoped(up(Stage.stage, machine, earlier("datapart=/dev/late"))),
         { startImmediately: true },
@@ -102,7 +90,7 @@ describe("which partition", () => {
   it.effect("several: the first by name, and the others are told", () =>
     Effect.gen(function* () {
       const data = () => TestDisks.gpt({ partitions: [{ type: Stage.PARTITION_TYPE, ext4: {} }] })
-      const machine = yield* make({ disks: { nvme0n1: data(), sdb: data(), sda: data() } })
+      const machine = yield* onDisks({ nvme0n1: data(), sdb: data(), sda: data() })
       assert.strictEqual(yield* chosen(machine), "/dev/nvme0n1p1")
       assert.isTrue(
         machine.kmsg.some(
@@ -119,7 +107,7 @@ describe("which partition", () => {
     Effect.gen(function* () {
       const disk = TestDisks.gpt({ partitions: [{ type: Stage.PARTITION_TYPE, ext4: {} }] })
       disk.bytes.fill(0, 512, 1024)
-      const machine = yield* make({ disks: { vda: disk } })
+      const machine = yield* onDisks({ vda: disk })
       assert.strictEqual(yield* chosen(machine), "/dev/vda1")
       assert.include(
         machine.kmsg,
@@ -134,15 +122,21 @@ describe("which partition", () => {
         sectorBytes: 4096,
         partitions: [{ type: Stage.PARTITION_TYPE, ext4: {} }],
       })
-      assert.strictEqual(yield* chosen(yield* make({ disks: { vda: disk } })), "/dev/vda1")
+      assert.strictEqual(yield* chosen(yield* onDisks({ vda: disk })), "/dev/vda1")
     }),
   )
 
   it.effect("loop, RAM and optical devices are not looked at", () =>
     Effect.gen(function* () {
       const data = TestDisks.gpt({ partitions: [{ type: Stage.PARTITION_TYPE, ext4: {} }] })
-      const machine = yield* make({
-        disks: { loop0: data, ram1: data, zram0: data, sr0: data, fd0: data, "dm-0": data, md0: data },
+      const machine = yield* onDisks({
+        loop0: data,
+        ram1: data,
+        zram0: data,
+        sr0: data,
+        fd0: data,
+        "dm-0": data,
+        md0: data,
       })
       assert.isUndefined(yield* chosen(machine))
       assert.deepStrictEqual(machine.log({ only: ["readAt"] }), [])
@@ -151,14 +145,12 @@ describe("which partition", () => {
 
   it.effect("empty, tiny and unreadable disks do not hide the others", () =>
     Effect.gen(function* () {
-      const machine = yield* make({
-        disks: {
-          vda: TestDisks.blank(0),
-          vdb: TestDisks.blank(1024),
-          vdc: TestDisks.blank(1 << 20),
-          vdd: disks.vdb,
-          vde: disks.vdb,
-        },
+      const machine = yield* onDisks({
+        vda: TestDisks.blank(0),
+        vdb: TestDisks.blank(1024),
+        vdc: TestDisks.blank(1 << 20),
+        vdd: disks.vdb,
+        vde: disks.vdb,
       })
       machine.failOn("readAt", "EIO", { path: "/dev/vdd" })
       assert.strictEqual(yield* chosen(machine), "/dev/vde2")
@@ -177,7 +169,7 @@ describe("which partition", () => {
 describe("the mount", () => {
   it.effect("makes these calls, and undoes them in reverse order", () =>
     Effect.gen(function* () {
-      const machine = yield* make()
+      const machine = yield* onDisks(disks)
       const scope = yield* Scope.make()
       const seen = machine.log().length
       yield* Scope.provide(up(Stage.stage, machine), scope)
@@ -213,7 +205,7 @@ describe("the mount", () => {
 
   it.effect("that is busy at shutdown is detached, and told", () =>
     Effect.gen(function* () {
-      const machine = yield* make()
+      const machine = yield* onDisks(disks)
       machine.failOn("umount", "EBUSY", { path: "/run/kios/data", times: 1 })
       yield* chosen(machine)
       assert.isTrue(machine.kmsg.some((line) => line.includes("EBUSY") && line.includes("detaching it")))
@@ -224,7 +216,7 @@ describe("the mount", () => {
   for (const errno of ["EINVAL", "EUCLEAN", "EIO", "ENODEV", "EBUSY", "EROFS", "ENOENT"])
     it.effect(`${errno} is a node in RAM that says so, and nothing was written`, () =>
       Effect.gen(function* () {
-        const machine = yield* make()
+        const machine = yield* onDisks(disks)
         machine.failOn("mount", errno, { path: "/run/kios/data" })
         assert.isUndefined(yield* chosen(machine))
         assert.isTrue(
@@ -243,7 +235,7 @@ describe("the mount", () => {
   it.effect("a filesystem that is damaged on the disk is the same", () =>
     Effect.gen(function* () {
       const disk = TestDisks.gpt({ partitions: [{ type: Stage.PARTITION_TYPE, ext4: { errno: "EUCLEAN" } }] })
-      const machine = yield* make({ disks: { vda: disk } })
+      const machine = yield* onDisks({ vda: disk })
       assert.isUndefined(yield* chosen(machine))
     }),
   )
@@ -256,7 +248,7 @@ describe("the mount", () => {
   ] as const)
     it.effect(`${what} ${path}: ${errno} leaves no half of it mounted`, () =>
       Effect.gen(function* () {
-        const machine = yield* make()
+        const machine = yield* onDisks(disks)
         machine.failOn(what, errno, { path })
         const scope = yield* Scope.make()
         const services = yield* Scope.provide(up(Stage.stage, machine), scope)

@@ -2,6 +2,7 @@
 import { type Context, Effect, Layer, type Scope } from "effect"
 import type * as Stage from "@kios/core/Stage"
 import * as Cmdline from "@kios/core/Cmdline"
+import type { KernelError } from "@kios/core/KernelError"
 import type { Kmsg } from "@kios/core/Kmsg"
 import * as TestMachine from "@kios/core/testing/TestMachine"
 import { BootModules } from "@kios/core/capabilities/BootModules"
@@ -39,3 +40,19 @@ export const outcome = <I, E, R>(
     Effect.as("up"),
     Effect.catch((error) => Effect.succeed((error as { readonly errno?: string }).errno ?? String(error))),
   )
+
+/** A machine with these disks, on which /dev, /sys, /run and /var are mounted; then `files` are put there. */
+export const onDisks = (
+  disks: NonNullable<TestMachine.TestMachineOptions["disks"]>,
+  files: Parameters<TestMachine.TestMachine["write"]>[0] = {},
+): Effect.Effect<TestMachine.TestMachine, KernelError> => {
+  const machine = TestMachine.make({ disks, files: { "/dev/": "", "/sys/": "", "/run/": "", "/var/": "" } })
+  const mounts = ["devtmpfs /dev", "sysfs /sys", "tmpfs /run", "tmpfs /var"].map((row) => {
+    const [fstype = "", target = ""] = row.split(" ")
+    return machine.kernel.mount({ source: fstype, target, fstype, flags: [] })
+  })
+  return Effect.map(Effect.all(mounts), () => {
+    machine.write(files)
+    return machine
+  })
+}

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url"
 import * as ErrnoSweep from "@kios/core/testing/ErrnoSweep"
 import { makeFakeContainerd } from "./containerd/support/FakeContainerd.ts"
 import { tempDir } from "./containerd/support/http2Server.ts"
-import { importing, node, pipeline } from "./referenceNode.ts"
+import { backupOnlyDisk, enlargedDisk, importing, node, pipeline } from "./referenceNode.ts"
 
 const page = fileURLToPath(new URL("../../../docs/errno-sweep.md", import.meta.url))
 
@@ -19,7 +19,7 @@ What becomes of a node when a system call fails while it boots. The stages of th
 - **retried**: the supervisor started the process again, and it came up.
 - **unaffected**: a call of no stage (the boot report's own), which must never fail a boot.
 
-The boots: on a node with a data partition, every call; on a node without one, and with \`datapart=LABEL=\`, those of the stages that then do something else; and \`image-preload\` once more, with an archive that is imported. Which errnos: \`errnos\` in \`@kios/core/testing/ErrnoSweep\`.
+The boots: on a node with a data partition, every call; on a node without one, and with \`datapart=LABEL=\`, those of the stages that then do something else; \`image-preload\` once more, with an archive that is imported; with an enlarged disk and \`datapart.grow\`, those of \`disk-grow\`; with a lost partition table, those of \`data-partition\`. Which errnos: \`errnos\` in \`@kios/core/testing/ErrnoSweep\`.
 `
 
 it.live(
@@ -46,6 +46,16 @@ it.live(
           machine: () => node({ files: { "/lib/kios/images/pause.tar": "x" } }),
           only: ({ stage }) => stage === "image-preload",
         }),
+        yield* ErrnoSweep.sweep({
+          pipeline: boot,
+          machine: () => node({ disks: { vda: enlargedDisk() }, parameters: "datapart.grow" }),
+          only: ({ stage }) => stage === "disk-grow",
+        }),
+        yield* ErrnoSweep.sweep({
+          pipeline: boot,
+          machine: () => node({ disks: { vda: backupOnlyDisk() } }),
+          only: ({ stage }) => stage === "data-partition",
+        }),
       ]
       assert.strictEqual(ErrnoSweep.describe(sweeps.flatMap((one) => one.undeclared)), "")
       // What this machine has no call for; the stages' own tests do.
@@ -59,7 +69,7 @@ it.live(
         [...all]
           .filter((line) => unused.every((lines, index) => lines.has(line) || lacks(index, line)))
           .toSorted(),
-        ["pseudo-filesystems makeDirectory", "root-switch unlink"],
+        ["data-partition readLink", "pseudo-filesystems makeDirectory", "root-switch unlink"],
       )
       const count = (of: "sites" | "trials") => sweeps.reduce((sum, one) => sum + one[of].length, 0)
       yield* Effect.promise(() =>

@@ -84,6 +84,21 @@ const dataDisk = () =>
     ],
   })
 
+/** The same disk after its owner has made it larger. */
+export const enlargedDisk = () =>
+  TestDisks.enlarged(
+    TestDisks.gpt({ partitions: [{ type: DataPartition.PARTITION_TYPE, sectors: 2048, ext4: {} }] }),
+    4 * 2 ** 20,
+  )
+
+/** A disk whose primary table is lost, so that the kernel has none of its partitions. */
+export const backupOnlyDisk = () => {
+  const disk = dataDisk()
+  disk.bytes.fill(0, 512, 1024)
+  disk.partitions.clear()
+  return disk
+}
+
 /** What the firmware kept of a boot whose init was killed. */
 const kept = {
   "dmesg-efi_pstore-178000000001001":

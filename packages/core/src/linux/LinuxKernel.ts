@@ -157,7 +157,7 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
     })
 
   const blkpg =
-    (request: "BLKPG_ADD_PARTITION" | "BLKPG_RESIZE_PARTITION"): KernelShape["addPartition"] =>
+    (request: keyof typeof abi.blkpgOperations): KernelShape["addPartition"] =>
     (disk, { length, number, start }) =>
       Effect.suspend(() => {
         const partition = Buffer.alloc(abi.BLKPG_PARTITION_BYTES)
@@ -165,7 +165,7 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
         partition.writeBigInt64LE(BigInt(length), 8)
         partition.writeInt32LE(number, 16)
         const argument = Buffer.alloc(abi.BLKPG_ARG_BYTES)
-        argument.writeInt32LE(abi[request], 0)
+        argument.writeInt32LE(abi.blkpgOperations[request], 0)
         argument.writeInt32LE(partition.length, 8)
         argument.writeBigUInt64LE(c.address(partition) ?? 0n, 16)
         return ioctl(disk, request, { number, start, length }, abi.BLKPG, argument).pipe(

@@ -79,8 +79,7 @@ export const RLIMIT_NOFILE = 7
 
 /** include/uapi/linux/blkpg.h: struct blkpg_ioctl_arg points at a struct blkpg_partition. */
 export const BLKPG = 0x1269
-export const BLKPG_ADD_PARTITION = 1
-export const BLKPG_RESIZE_PARTITION = 3
+export const blkpgOperations = { BLKPG_ADD_PARTITION: 1, BLKPG_RESIZE_PARTITION: 3 } as const
 export const BLKPG_ARG_BYTES = 24
 export const BLKPG_PARTITION_BYTES = 152
 

@@ -1,6 +1,7 @@
 // All cases of the contract, in their order.
 import * as cgroup from "./cgroupCases.ts"
 import * as death from "./deathCases.ts"
+import * as disk from "./diskCases.ts"
 import * as file from "./fileCases.ts"
 import * as machine from "./machineCases.ts"
 import * as module from "./moduleCases.ts"
@@ -16,6 +17,7 @@ export const all: ReadonlyArray<Case> = [
   ...machine.cases,
   ...module.cases,
   ...death.cases,
+  ...disk.cases,
   ...cgroup.cases,
   // The last: there is no way back to the old root.
   ...rootSwitch.cases,

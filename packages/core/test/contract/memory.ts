@@ -1,6 +1,7 @@
 // Runs a case on the machine in memory, which is what the kernel that we ship is to look like.
 import { Effect } from "effect"
 import { Kernel } from "@kios/core/Kernel"
+import * as TestDisks from "@kios/core/testing/TestDisks"
 import * as TestMachine from "@kios/core/testing/TestMachine"
 import { exits, forever, ignoring, leaving, prints } from "@kios/core/testing/TestPrograms"
 import type { Case } from "./cases.ts"
@@ -12,8 +13,17 @@ const machine = () =>
   TestMachine.make({
     files: { "/lib64/": { directory: true } },
     sysctls: { "net.ipv4.ip_forward": flag },
+    disks: {
+      vda: TestDisks.enlarged(
+        TestDisks.gpt({
+          partitions: [{ type: "97aac693-d920-465a-94fe-eb59fc86dfaa", sectors: 2048, ext4: {} }],
+        }),
+        6 * 2 ** 20,
+      ),
+    },
     modules: {
       overlay: { filesystems: ["overlay"] },
+      virtio_blk: {},
       libcrc32c: {},
       erofs: { needs: ["libcrc32c"], filesystems: ["erofs"] },
       watchdog: {},

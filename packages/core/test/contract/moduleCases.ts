@@ -25,6 +25,17 @@ export const fileOf = Effect.fnUntraced(function* (k: K, name: string) {
   }
 })
 
+/** Loads a module after what it needs, all of which may be in already. */
+export const loadWithNeeds = Effect.fnUntraced(function* (k: K, name: string) {
+  const { needs, path } = yield* fileOf(k, name)
+  for (const file of [...needs, path])
+    yield* Effect.catchIf(
+      k.loadModule(file),
+      (error) => error.errno === "EEXIST",
+      () => Effect.void,
+    )
+})
+
 const isLoaded = (k: K, name: string) =>
   Effect.map(k.readText("/proc/modules"), (text) =>
     text.split("\n").some((line) => line.startsWith(`${name} `)),
