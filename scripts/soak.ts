@@ -26,7 +26,7 @@ interface Run {
 const runs: ReadonlyArray<Run> = [
   {
     name: "namespace",
-    what: "init as PID 1 of a namespace: 5,000 kills, 30,000 crashes",
+    what: "init as PID 1 of a namespace: 2,000 kills, 20,000 crashes",
     project: "kernel",
     tests: ["distro/test/soak/soak.kernel.test.ts"],
     findings: ["namespace-kills", "crash-loops"],

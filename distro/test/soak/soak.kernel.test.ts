@@ -9,8 +9,8 @@ import { growth, type Sample } from "./memory.ts"
 type Own<Options> = Omit<Options, keyof Common>
 
 const minutes = scaled(3, 30)
-const kills = scaled(300, 5000)
-const crashes = scaled(1500, 30_000)
+const kills = scaled(300, 2000)
+const crashes = scaled(1500, 20_000)
 
 const curves = (samples: ReadonlyArray<Sample>, x: string) => [
   {

@@ -11,7 +11,7 @@ import { hello, Node, processes } from "../support.ts"
 import { append, type Kill, match } from "./SoakAccount.ts"
 import { type Daemon, daemons, killsOf, type Length, plan, script } from "./SoakScript.ts"
 
-const length = scaled<Length>({ bursts: 1, quick: 3, calm: 0 }, { bursts: 25, quick: 7, calm: 45 })
+const length = scaled<Length>({ bursts: 1, quick: 2, calm: 0 }, { bursts: 25, quick: 7, calm: 45 })
 // A burst with a start that hangs: minutes until it is given up, and the back-off.
 const burstSeconds = 1500
 
@@ -77,6 +77,47 @@ const noZombies = Effect.gen(function* () {
 const median = (values: ReadonlyArray<number>) =>
   values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
 
+/** Hands over what is known so far: a soak that is cut short has shown something as well. */
+const publish = (
+  samples: ReadonlyArray<Memory>,
+  kills: ReadonlyArray<Kill>,
+  events: ReadonlyArray<Recorded>,
+  started: number,
+) => {
+  const [first] = samples
+  const last = samples.at(-1)
+  const { hangs, own, untold, wrong } = match(kills, events)
+  const bySignal = (daemon: Daemon) =>
+    (["SIGKILL", "SIGABRT", "SIGSTOP"] as const)
+      .map((signal) => kills.filter((kill) => kill.daemon === daemon && kill.signal === signal).length)
+      .join(" + ")
+  record("node-kills", {
+    figures: {
+      "containerd: KILL + ABRT + STOP": bySignal("containerd"),
+      "kubelet: KILL + ABRT + STOP": bySignal("kubelet"),
+      "ends told": events.filter(({ kind }) => kind === "process-ended").length,
+      "of those of its own accord": own,
+      "ends not told": untold.length,
+      "ends told wrongly": wrong.length,
+      "a hang ended after, s": Math.round(median(hangs) / 100) / 10,
+      "RSS at the start, KiB": first?.rss ?? 0,
+      "RSS at the end, KiB": last?.rss ?? 0,
+      "anonymous at the start, KiB": first?.anonymous ?? 0,
+      "anonymous at the end, KiB": last?.anonymous ?? 0,
+      minutes: Math.round((Date.now() - started) / 60_000),
+      seed,
+    },
+    curves: [
+      {
+        title: "init's RSS on the node",
+        x: "kills",
+        y: "MiB",
+        points: samples.map(({ kills, rss }): [number, number] => [kills, rss / 1024]),
+      },
+    ],
+  })
+}
+
 export const soak = (it: Vitest.MethodsNonLive<Node>) => {
   it.effect(
     "containerd and the kubelet, killed at random moments, come back each time; nothing else notices",
@@ -88,7 +129,6 @@ export const soak = (it: Vitest.MethodsNonLive<Node>) => {
         const totalsBefore = (yield* readEvents).processes
         // What happened before is not ours to account for.
         let events: ReadonlyArray<Recorded> = (yield* readEvents).events.slice(-1)
-        const [before] = events
         const kills: Array<Kill & { readonly daemon: Daemon }> = []
         const killed: Record<Daemon, string> = { containerd: "", kubelet: "" }
         const samples: Array<Memory> = []
@@ -114,6 +154,7 @@ export const soak = (it: Vitest.MethodsNonLive<Node>) => {
           events = append(events, yield* readEvents)
           const now = yield* memory(kills.length)
           samples.push(now)
+          publish(samples, kills, events.slice(1), started)
           if (soaking)
             console.log(
               `${Math.round((Date.now() - started) / 1000)} s: ${kills.length} kills, init ${now.rss} KiB (anonymous ${now.anonymous}), ${now.openFiles} open files, ${JSON.stringify({ ...match(kills, events.slice(1)), hangs: undefined })}`,
@@ -121,11 +162,10 @@ export const soak = (it: Vitest.MethodsNonLive<Node>) => {
         }
 
         const context = `KIOS_SEED=${seed}, kills: ${JSON.stringify(kills)}`
-        const account = match(kills, events.slice(before === undefined ? 0 : 1))
+        const account = match(kills, events.slice(1))
         assert.deepStrictEqual(account.wrong, [], context)
         assert.deepStrictEqual(account.untold, [], context)
         const totals = (yield* readEvents).processes
-        let restarts = 0
         for (const daemon of daemons) {
           const own = kills.filter((kill) => kill.daemon === daemon)
           assert.strictEqual(own.length, killsOf(bursts, daemon), context)
@@ -148,7 +188,6 @@ export const soak = (it: Vitest.MethodsNonLive<Node>) => {
             { starts: expected, deaths: expected, failedStarts: 0 },
             context,
           )
-          restarts += now.starts - then.starts
         }
         assert.deepStrictEqual(yield* podProcesses, pods, "the pods' processes are the same ones")
         yield* hello
@@ -157,28 +196,6 @@ export const soak = (it: Vitest.MethodsNonLive<Node>) => {
         const last = samples.at(-1)
         if (first === undefined || last === undefined) return assert.fail("no samples")
         assert.isAtMost(last.openFiles, first.openFiles + 4, "init's open files")
-        record("node-kills", {
-          figures: {
-            kills: kills.length,
-            restarts,
-            "of its own accord": account.own,
-            "wrong ends": account.wrong.length,
-            "lost ends": account.untold.length,
-            "a hang ended after, s": Math.round(median(account.hangs) / 100) / 10,
-            "init's RSS at the start, KiB": first.rss,
-            "init's RSS at the end, KiB": last.rss,
-            minutes: Math.round((Date.now() - started) / 60_000),
-            seed,
-          },
-          curves: [
-            {
-              title: "init's RSS on the node",
-              x: "kills",
-              y: "MiB",
-              points: samples.map(({ kills, rss }): [number, number] => [kills, rss / 1024]),
-            },
-          ],
-        })
         if (soaking)
           assert.isAtMost(last.rss, first.rss * 1.05, `init's RSS, KiB: ${JSON.stringify(samples)}`)
       }),
