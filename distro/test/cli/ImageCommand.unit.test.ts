@@ -17,24 +17,20 @@ import { lacking, scratch } from "../image/support.ts"
 const needed = [...tools, "qemu-img"] as const
 
 /** Runs the command in this process; gives the lines that it printed. */
-const kiosImage = Effect.fnUntraced(
-  function* (...args: ReadonlyArray<string>) {
-    const lines: Array<string> = []
-    const write = process.stdout.write
-    yield* Effect.acquireUseRelease(
-      Effect.sync(() => {
-        process.stdout.write = ((text: string | Uint8Array) => {
-          lines.push(String(text).trimEnd())
-          return true
-        }) as typeof write
-      }),
-      () => Command.runWith(imageCommand, { version: "0" })(args),
-      () => Effect.sync(() => void (process.stdout.write = write)),
-    )
-    return lines
-  },
-  Effect.provide(Layer.mergeAll(NodeServices.layer, ComponentStore.live, CommandRunner.layer)),
-)
+const kiosImage = (args: ReadonlyArray<string>) => {
+  const lines: Array<string> = []
+  const write = process.stdout.write
+  return Effect.acquireUseRelease(
+    Effect.sync(() => {
+      process.stdout.write = ((text: string | Uint8Array) => {
+        lines.push(String(text).trimEnd())
+        return true
+      }) as typeof write
+    }),
+    () => Effect.as(Command.runWith(imageCommand, { version: "0" })(args), lines),
+    () => Effect.sync(() => void (process.stdout.write = write)),
+  ).pipe(Effect.provide(Layer.mergeAll(NodeServices.layer, ComponentStore.live, CommandRunner.layer)))
+}
 
 /** The sentence that it ends with, which the user reads. */
 const complaint = (args: ReadonlyArray<string>) =>
