@@ -4,8 +4,13 @@
 import { Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as fs from "node:fs"
+import * as os from "node:os"
 import * as path from "node:path"
+import { components } from "../components/catalog.ts"
+import { ComponentStore } from "../components/ComponentStore.ts"
+import { filePath } from "../components/Resolved.ts"
 import * as DiskImage from "../image/DiskImage.ts"
+import * as Uki from "../image/Uki.ts"
 import { BadInput } from "./BadInput.ts"
 import { buildReference, defaultEfi, json } from "./BuildCommand.ts"
 import * as ImageOptions from "./ImageOptions.ts"
@@ -68,6 +73,12 @@ const flags = {
       "What is in this directory, for the data partition's root or DIRECTORY:DESTINATION; may be given again",
     ),
   ),
+  cmdline: Flag.String("cmdline").pipe(
+    Flag.withDefault(""),
+    Flag.withDescription(
+      "Words to add to the kernel command line, such as datapart.grow; the EFI stays as it is",
+    ),
+  ),
   label: Flag.String("label").pipe(
     Flag.withDefault("kios"),
     Flag.withDescription(
@@ -102,6 +113,21 @@ const fitting = (files: ReadonlyArray<DiskImage.DataFile>): number => {
   )
   return Math.ceil((bytes * 1.5) / MIB) + 64
 }
+
+/** The file that carries `--cmdline` words beside the EFI; removed with the scope. */
+const addonOf = Effect.fnUntraced(function* (cmdline: string) {
+  if (!/^[\x20-\x7e]+$/u.test(cmdline)) {
+    return yield* new BadInput({ file: "--cmdline", reason: "is not printable ASCII on one line" })
+  }
+  const stub = yield* (yield* ComponentStore).resolve((yield* components("x86_64"))["efi-stub"])
+  const directory = yield* Effect.acquireRelease(
+    Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "kios-image-"))),
+    (made) => Effect.sync(() => fs.rmSync(made, { recursive: true, force: true })),
+  )
+  const output = path.join(directory, "kios.addon.efi")
+  yield* Uki.buildAddon({ output, stub: filePath(stub, "linuxx64.efi.stub"), cmdline })
+  return output
+})
 
 const formatOf = (options: Flags): "raw" | "qcow2" =>
   Option.getOrElse(options.format, () =>
@@ -144,13 +170,15 @@ const image = Effect.fnUntraced(function* (options: Flags) {
   }
   const format = formatOf(options)
   const file = Option.getOrElse(options.output, () => `dist/kios.${format === "raw" ? "img" : "qcow2"}`)
+  const cmdline = options.cmdline.trim()
+  const addon = cmdline === "" ? undefined : yield* addonOf(cmdline)
   output.status(`writing ${file}`)
   const written = yield* DiskImage.write({
     output: file,
     format,
     label: options.label,
     ...(epoch === undefined ? {} : { sourceDateEpoch: epoch }),
-    esp: { efi, sizeMiB: espMiB },
+    esp: { efi, sizeMiB: espMiB, ...(addon === undefined ? {} : { addon }) },
     data: { sizeMiB: dataMiB, files },
   }).pipe(
     // Every reason is about an option or a file of the caller's.
@@ -170,7 +198,7 @@ const image = Effect.fnUntraced(function* (options: Flags) {
 })
 
 export const imageCommand = Command.make("image", flags, (options) =>
-  image(options).pipe(Effect.provide(Output.layer(options.json))),
+  Effect.scoped(image(options)).pipe(Effect.provide(Output.layer(options.json))),
 ).pipe(
   Command.withDescription(
     "Write a disk image that boots: the EFI, and a data partition with your files. Needs no root",

@@ -48,6 +48,8 @@ export type DataFile = { readonly path: string; readonly mode?: number } & (
  */
 export interface EspOptions {
   readonly efi: string
+  /** A file of `Uki.buildAddon`: more words for the kernel command line. */
+  readonly addon?: string
   readonly sizeMiB?: number
   readonly uuid?: string
 }
@@ -123,7 +125,9 @@ interface Layout {
   readonly uuid: string
   readonly total: number
   readonly time: number
-  readonly esp: (Slot & { readonly efi: string; readonly boot: string }) | undefined
+  readonly esp:
+    | (Slot & { readonly efi: string; readonly boot: string; readonly addon: string | undefined })
+    | undefined
   readonly data: (Slot & { readonly files: ReadonlyArray<DataFile>; readonly fsUuid: string }) | undefined
 }
 
@@ -184,6 +188,7 @@ const layoutOf = (options: WriteOptions): Effect.Effect<Layout, ImageError> =>
         size,
         efi,
         boot,
+        addon: options.esp.addon,
       }
       end += size
     }
@@ -361,6 +366,11 @@ const writeEsp = (
     ])
     yield* run("mmd", ["::EFI", "::EFI/BOOT"])
     yield* run("mcopy", [path.resolve(esp.efi), `::EFI/BOOT/${esp.boot}`])
+    if (esp.addon !== undefined) {
+      const directory = `::EFI/BOOT/${esp.boot}.extra.d`
+      yield* run("mmd", [directory])
+      yield* run("mcopy", [path.resolve(esp.addon), `${directory}/kios.addon.efi`])
+    }
   })
 
 /**

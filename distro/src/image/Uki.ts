@@ -143,6 +143,44 @@ export const build = (options: BuildOptions): Effect.Effect<Built, ImageError> =
   })
 
 /**
+ * Builds an addon: an EFI program that is never run and only carries words for
+ * the kernel command line. The stub of the UKI `X.EFI` takes them from the files
+ * `X.EFI.extra.d/*.addon.efi` beside it, as the firmware allows: with Secure Boot
+ * an addon has to be signed like the UKI.
+ *
+ * Fails with {@link PortableExecutableError}: `NotPortableExecutable` or
+ * `NotAnEfiStub` (stub), `InvalidSection` (words), and with `ImageFileError`.
+ *
+ * Source: systemd-stub(7), "Companion files".
+ *
+ * @example
+ * ```ts
+ * import * as Uki from "@kios/distro/image/Uki"
+ *
+ * const program = Uki.buildAddon({
+ *   output: "kios.addon.efi",
+ *   stub: "linuxx64.efi.stub",
+ *   cmdline: "datapart.grow",
+ * })
+ * ```
+ */
+export const buildAddon = (
+  options: Pick<BuildOptions, "output" | "stub" | "cmdline">,
+): Effect.Effect<Built, ImageError> =>
+  Effect.gen(function* () {
+    yield* checkStub(options.stub)
+    const { output } = options
+    const content = yield* text(".cmdline", options.cmdline, output)
+    const written = yield* PortableExecutable.addSections(
+      options.stub,
+      [{ name: ".cmdline", content }],
+      output,
+    )
+    const info = yield* PortableExecutable.inspect(output)
+    return { ...written, sections: info.sections }
+  })
+
+/**
  * A UKI as found in a file: its sections, and the texts in it.
  */
 export interface UkiInfo extends PortableExecutable.Info {

@@ -195,7 +195,15 @@ const disks = (list: ReadonlyArray<Disk>, bootable: boolean): Array<string> => {
       const backend = backendOf(node, disk)
       switch (disk.bus ?? "virtio") {
         case "virtio":
-          return [...backend, ...device({ driver: "virtio-blk-pci", ...common })]
+          return [
+            ...backend,
+            ...device({
+              driver: "virtio-blk-pci",
+              ...common,
+              // A log of plain writes: all that happens to the disk is in it with its bytes.
+              ...(disk.writeLog === undefined ? {} : { discard: false, "write-zeroes": false }),
+            }),
+          ]
         case "nvme": // has no default serial and does not start without one
           return [...backend, ...device({ driver: "nvme", serial: node, ...common })]
         case "scsi":

@@ -18,7 +18,7 @@ describe("DiskImage", () => {
       const output = path.join(dir, "with, comma @@1 ?x", "disk.img")
       const info = yield* DiskImage.write({
         output,
-        esp: { efi, sizeMiB: 40, uuid: "01234567-89AB-CDEF-0123-456789ABCDEF" },
+        esp: { efi, sizeMiB: 40, uuid: "01234567-89AB-CDEF-0123-456789ABCDEF", addon: efi },
         data: {
           sizeMiB: 32,
           files: [
@@ -39,6 +39,8 @@ describe("DiskImage", () => {
       )
       assert.strictEqual(info.partitions[0]!.uuid, "01234567-89ab-cdef-0123-456789abcdef")
       assert.isTrue(espFile(output, info.partitions[0]!, "EFI/BOOT/BOOTX64.EFI").equals(fs.readFileSync(efi)))
+      const addon = "EFI/BOOT/BOOTX64.EFI.extra.d/kios.addon.efi"
+      assert.isTrue(espFile(output, info.partitions[0]!, addon).equals(fs.readFileSync(efi)))
       const [, data] = info.partitions
       fsck(dir, output, data!)
       const stat = (at: string) => debugfs(dir, output, data!, `stat "${at}"`)

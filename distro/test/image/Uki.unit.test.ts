@@ -65,6 +65,28 @@ describe("Uki", () => {
     }),
   )
 
+  it.live("an addon is the stub with a command line and no kernel", () =>
+    Effect.gen(function* () {
+      const dir = yield* scratch
+      const { output, stub } = inputs(dir)
+      const built = yield* Uki.buildAddon({ output, stub, cmdline: "datapart.grow" })
+      assert.deepStrictEqual(
+        built.sections.map((s) => s.name),
+        [".text", ".sbat", ".sdmagic", ".cmdline"],
+      )
+      const info = yield* PortableExecutable.inspect(output)
+      assert.deepInclude(info, { machine: "x64", signed: false, checksumValid: true })
+      const section = built.sections.at(-1)!
+      const at = fs.readFileSync(output).subarray(section.offset, section.offset + section.size)
+      assert.strictEqual(at.toString(), "datapart.grow")
+      const empty = yield* failure(Uki.buildAddon({ output, stub, cmdline: "" }))
+      assert.include(empty.message, ".cmdline is empty")
+      fs.writeFileSync(stub, noise(5000))
+      const none = yield* failure(Uki.buildAddon({ output, stub, cmdline: "a" }))
+      assert.strictEqual(none._tag, "PortableExecutableError")
+    }),
+  )
+
   it.live("inspect: texts, image size, a checksum that follows the definition", () =>
     Effect.gen(function* () {
       const dir = yield* scratch

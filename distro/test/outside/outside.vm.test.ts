@@ -127,4 +127,24 @@ describe("the outside project", () => {
     }
     assert.strictEqual(record.efi, efi)
   })
+
+  it("writes a disk image with that EFI without root", async () => {
+    const home = fs.mkdtempSync(path.join(path.dirname(project.directory), "home-"))
+    const root = process.getuid?.() === 0
+    if (root) fs.chownSync(home, nobody.uid, nobody.gid)
+    const image = path.join(home, "edge.qcow2")
+    const output = await project.bin(
+      "kios",
+      ["image", "--efi", "dist/edge.efi", "--file", "package.json:meta/etc/x.json", "--json", "-o", image],
+      { env: { HOME: home }, ...(root ? nobody : {}) },
+    )
+    assert.deepInclude(JSON.parse(output.trim().split("\n").at(-1) ?? ""), {
+      event: "image",
+      output: image,
+      bytes: 2 ** 31,
+    })
+    // All that was made belongs to who made it, and nothing else was left.
+    assert.strictEqual(fs.statSync(image).uid, root ? nobody.uid : process.getuid?.())
+    assert.deepStrictEqual(fs.readdirSync(home), ["edge.qcow2"])
+  })
 })

@@ -84,9 +84,8 @@ sync
 poweroff -f
 `
 
-const applets = "cat dmesg find grep mkdir modprobe mount poweroff sed sh sha256sum sleep sync umount".split(
-  " ",
-)
+const applets =
+  "base64 cat dmesg find grep mkdir modprobe mount poweroff sed sh sha256sum sleep sync umount".split(" ")
 
 /** What came of mounting one state. */
 export interface Outcome {

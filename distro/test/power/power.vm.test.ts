@@ -74,11 +74,15 @@ describe("a disk of kios image", () => {
     Effect.gen(function* () {
       fs.writeFileSync(at("kios-probe.json"), Probe.probeManifest({ image: busybox }))
       const sizes = ["--size", "512M", "--esp-size", "264M"]
-      const image = Node.image(["-o", at("disk.qcow2"), ...sizes, "--manifest", at("kios-probe.json")])
+      const words = ["--cmdline", "kios.hostname=on-disk"]
+      const manifest = ["--manifest", at("kios-probe.json")]
+      const image = Node.image(["-o", at("disk.qcow2"), ...sizes, ...words, ...manifest])
       partition = image.partitions.find(({ type }) => type === DATA_TYPE)
       const { machine, shell } = yield* Node.boot(directory, { path: at("disk.qcow2"), format: "qcow2" }, [
         "default/hello",
       ])
+      // The words of --cmdline, which lie beside the EFI on the ESP.
+      assert.strictEqual(yield* shell("cat /proc/sys/kernel/hostname"), "on-disk\n")
       yield* shell(writeManifest("kept"))
       const verdict = yield* machine.until({ pods: ["default/kept"] }, { timeout: "3 minutes" })
       assert.isTrue(verdict.reached, verdict.reason)
@@ -113,7 +117,7 @@ describe("a disk of kios image", () => {
       const churned = yield* machine.until({ pods: ["default/churn-1"] }, { timeout: "3 minutes" })
       assert.isTrue(churned.reached, churned.reason)
       recording = { base: at("base.img"), log: at("log"), start, size, logBytes, checksums }
-      machine.vm.exited() ?? process.kill(machine.vm.pid, "SIGKILL")
+      if (machine.vm.exited() === undefined) process.kill(machine.vm.pid, "SIGKILL")
       yield* Effect.timeout(machine.vm.exit, "1 minute")
     }).pipe(Effect.scoped),
   )

@@ -116,3 +116,51 @@ it.effect("refuses what makes no machine, naming the option", () =>
     }
   }),
 )
+
+it("boots what is on the first disk, and logs what is written to one", () => {
+  const list = qemuArguments(
+    {
+      boot: "image",
+      disks: [
+        { path: "/a", format: "qcow2", writeLog: "/l,1" },
+        { path: "/b", format: "raw" },
+      ],
+    },
+    {
+      accelerator: { _tag: "tcg", reason: "" },
+      firmware: { code: "/f/code.fd", vars: "/d/vars.fd" },
+      qmpSocket: "q",
+      portSockets: new Map(),
+      forwards: [],
+    },
+  )
+  assert.isFalse(list.includes("-kernel"))
+  const blocks = devices(list).filter(({ driver }) => driver === "virtio-blk-pci")
+  assert.deepStrictEqual(
+    blocks.map(({ bootindex, discard }) => [bootindex, discard]),
+    [
+      [0, false],
+      [undefined, undefined],
+    ],
+  )
+  const logged = after(list, "-blockdev").map((json) => JSON.parse(json) as Record<string, unknown>)[2]
+  assert.deepInclude(logged, {
+    driver: "blklogwrites",
+    "node-name": "disk0",
+    log: { driver: "file", filename: "/l,1" },
+  })
+  assert.deepInclude(logged?.["file"], { driver: "qcow2" })
+})
+
+it("refuses a machine with nothing to boot from, or with two things", async () => {
+  const refused = (options: MachineOptions) =>
+    Effect.runPromise(
+      Effect.flip(validate(options)).pipe(Effect.map(({ option, reason }) => `${option}: ${reason}`)),
+    )
+  assert.strictEqual(await refused({ boot: "kernel" }), 'efi: is given unless boot is "image"')
+  assert.strictEqual(
+    await refused({ boot: "image", efi: "/x", disks: [{ path: "/a", format: "raw" }] }),
+    'efi: is given unless boot is "image"',
+  )
+  assert.strictEqual(await refused({ boot: "image" }), 'disks: there is none to boot from, with boot "image"')
+})
