@@ -24,7 +24,11 @@ import * as PodMilestones from "@kios/stages-runtime/PodMilestones"
 import * as RemainingPods from "@kios/stages-runtime/RemainingPods"
 import * as Sysctl from "@kios/stages-runtime/Sysctl"
 
-const modules = KernelModules.stages({ boot: KernelModules.bootModules, node: KernelModules.nodeModules })
+const modules = KernelModules.stages({
+  boot: KernelModules.bootModules,
+  node: KernelModules.nodeModules,
+  pods: KernelModules.podModules,
+})
 const runtime = ContainerdConfig.reference
 
 /**
@@ -52,6 +56,7 @@ export const pipeline = Pipeline.make([
   ImagePreload.stage,
   EtcOverlay.stage,
   modules.node,
+  modules.pods,
   modules.data,
   modules.devices,
   Sysctl.stage,

@@ -38,6 +38,7 @@ export const pipeline = (address: string) =>
     ImagePreload.stage,
     EtcOverlay.stage,
     modules.node,
+    modules.pods,
     modules.data,
     Sysctl.stage,
     Loopback.stage,
