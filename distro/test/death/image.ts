@@ -17,7 +17,12 @@ const variant: Recipe = {
   init: fileURLToPath(new URL("init.ts", import.meta.url)),
   files: recipe.files.filter(({ path }) => needed.test(path)),
   images: [],
-  modules: inImage,
+  hardware: {
+    ...recipe.hardware,
+    modules: [
+      { name: "all", why: "what the stages of this machine load", modules: inImage, loaded: "stage" },
+    ],
+  },
   compression: { compression: "lz4", level: 1 },
 }
 

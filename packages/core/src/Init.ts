@@ -189,4 +189,3 @@ const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions
     faults,
   })
 })
-

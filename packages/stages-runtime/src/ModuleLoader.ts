@@ -4,6 +4,7 @@
  */
 import * as Effect from "effect/Effect"
 import { Cmdline } from "@kios/core/Cmdline"
+import { Events } from "@kios/core/Events"
 import { Kernel } from "@kios/core/Kernel"
 import type { KernelError } from "@kios/core/KernelError"
 import { scan } from "./Devices.ts"
@@ -107,8 +108,9 @@ const essential = /^pci:v0000([0-9A-F]{4})d0000([0-9A-F]{4}).*bc0([12])sc/u
  */
 export const make = Effect.fnUntraced(function* (
   options: LoaderOptions,
-): Effect.fn.Return<ModuleLoader, never, Kernel | Cmdline> {
+): Effect.fn.Return<ModuleLoader, never, Kernel | Cmdline | Events> {
   const kernel = yield* Kernel
+  const events = yield* Events
   const { parameters } = yield* Cmdline
 
   const table = new Map<string, Entry>()
@@ -199,7 +201,10 @@ export const make = Effect.fnUntraced(function* (
       Effect.catch((error) =>
         error.errno === "EEXIST"
           ? Effect.succeed(true)
-          : Effect.as(Effect.logWarning(`module ${name} was not loaded: ${error.message}${by}`), false),
+          : Effect.as(
+              events.publish({ kind: "module-refused", module: name, reason: `${error.message}${by}` }),
+              false,
+            ),
       ),
     )
     if (isIn && softdep !== undefined) yield* wishes(softdep.post, inTurn)

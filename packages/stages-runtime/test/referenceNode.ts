@@ -48,6 +48,7 @@ export const pipeline = (address: string) =>
     ImagePreload.stage,
     EtcOverlay.stage,
     modules.node,
+    modules.pods,
     modules.data,
     Watchdog.stage,
     Sysctl.stage,

@@ -14,7 +14,15 @@ import { Kmsg, loggerLayer } from "../Kmsg.ts"
 import { Supervisor } from "../Supervisor.ts"
 import { assertLines, type Call, CallLog, lineOf, type Operation, type Syscall } from "./TestCalls.ts"
 import { deviceName, type TestDisk } from "./TestDisks.ts"
-import { ControlFile, Directory, type FileTree, plant, refuse, RegularFile, SpecialFile } from "./TestFiles.ts"
+import {
+  ControlFile,
+  Directory,
+  type FileTree,
+  plant,
+  refuse,
+  RegularFile,
+  SpecialFile,
+} from "./TestFiles.ts"
 import * as Filesystems from "./TestFilesystems.ts"
 import * as TestKernel from "./TestKernel.ts"
 import { MountTable } from "./TestMounts.ts"
