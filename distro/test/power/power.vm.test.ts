@@ -28,8 +28,8 @@ const numberOf = (name: string, standard: number) => {
 const cuts = numberOf("KIOS_POWER_CUTS", 20)
 const seed = numberOf("KIOS_POWER_SEED", Date.now() % 1_000_000)
 
-// The recording goes on until so much was synced and a pod was started and another one stopped meanwhile.
-const TRANSACTIONS = 40
+// So much is synced, and after so many transactions a pod is stopped and another one started.
+const TRANSACTIONS = 30
 const CHURN_EVERY = 10
 // KubeletConfig's fileCheckFrequency: what the kubelet does not find when it starts, it finds then.
 const FILE_CHECK_SECONDS = 20
@@ -107,15 +107,23 @@ describe("a disk of kios image", () => {
       yield* shell(Workload.prepare)
       const logBytes = [0]
       const checksums = [""]
+      const started = Effect.fnUntraced(function* (number: number) {
+        const verdict = yield* machine.until({ pods: [`default/churn-${number}`] }, { timeout: "3 minutes" })
+        assert.isTrue(verdict.reached, verdict.reason)
+      })
       for (let number = 1; number <= TRANSACTIONS; number++) {
-        // Pods come and go meanwhile: the runtime's and the kubelet's own writes.
-        if (number % CHURN_EVERY === 1) yield* shell(writeManifest(`churn-${number}`))
-        if (number % CHURN_EVERY === 6) yield* shell(`rm ${manifests}/churn-${number - 5}.json`)
+        // Pods start and stop meanwhile: the runtime's and the kubelet's own writes.
+        if (number % CHURN_EVERY === 1) {
+          const before = number - CHURN_EVERY
+          if (before > 0) {
+            yield* started(before)
+            yield* shell(`rm ${manifests}/churn-${before}.json`)
+          }
+          yield* shell(writeManifest(`churn-${number}`))
+        }
         checksums[number] = (yield* shell(Workload.transaction(number))).trim()
         logBytes[number] = fs.statSync(at("log")).size
       }
-      const churned = yield* machine.until({ pods: ["default/churn-1"] }, { timeout: "3 minutes" })
-      assert.isTrue(churned.reached, churned.reason)
       recording = { base: at("base.img"), log: at("log"), start, size, logBytes, checksums }
       if (machine.vm.exited() === undefined) process.kill(machine.vm.pid, "SIGKILL")
       yield* Effect.timeout(machine.vm.exit, "1 minute")
