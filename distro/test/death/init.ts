@@ -54,6 +54,10 @@ const crash = (): void => {
 
 class Broken extends Data.TaggedError("Broken")<{ readonly message: string }> {}
 
+const block = (): void => {
+  for (;;);
+}
+
 /** What a stage or afterBoot can not wait for comes from a callback. */
 const later = (body: () => void) => Effect.sync(() => void setImmediate(body))
 
@@ -73,9 +77,8 @@ const faults: Record<Survived | Fatal, Effect.Effect<unknown>> = {
   abort: later(() => process.abort()),
   // Its stage does it.
   "boot-failure": Effect.void,
-  "blocked-loop": later(() => {
-    for (;;);
-  }),
+  "blocked-loop": later(block),
+  "blocked-loop-soft": later(block),
 }
 
 // Where the machine remembers how many of its deaths it has behind it; the first boot has none.
@@ -126,6 +129,13 @@ const pipeline = Pipeline.make([
   failing,
 ])
 
+const blacklist = (module: string) =>
+  Effect.gen(function* () {
+    const kernel = yield* Kernel
+    yield* kernel.makeDirectory("/etc/modprobe.d")
+    yield* kernel.writeFile("/etc/modprobe.d/test.conf", `blacklist ${module}\n`)
+  })
+
 /** Init is told to stop, as somebody at the machine would. */
 const stop = (signal: NodeJS.Signals) => Effect.sync(() => void process.kill(process.pid, signal))
 
@@ -146,6 +156,8 @@ const afterBoot = Effect.gen(function* () {
     yield* Kmsg.use((kmsg) => kmsg.write("notice", "milestone faults-done"))
     return yield* stop("SIGTERM")
   }
+  // The next boot is to find no driver for the watchdog: /etc is on the data partition.
+  if (fatal[count + 1] === "blocked-loop-soft") yield* blacklist("i6300esb")
   yield* remember(count + 1)
   yield* tell(name)
   yield* faults[name]
