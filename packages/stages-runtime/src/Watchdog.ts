@@ -16,7 +16,7 @@ import * as Stage from "@kios/core/Stage"
 import { Modules } from "@kios/core/capabilities/Modules"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 import { WatchdogTimer } from "@kios/core/capabilities/WatchdogTimer"
-import { alreadyLoaded, loadOne } from "./internal/oneModule.ts"
+import { loadOne } from "./internal/oneModule.ts"
 
 /**
  * The kernel's own timer, for machines whose hardware has none: it resets a machine whose init hangs, though not one
@@ -85,7 +85,6 @@ export const stage = Stage.make({
   // The hardware's driver is one of the node's modules.
   requires: [PseudoFilesystems, Cmdline, Modules],
   provides: [WatchdogTimer],
-  tolerates: [{ ...alreadyLoaded, path: /\/watchdog\.ko/u }],
   layer: Layer.effect(
     WatchdogTimer,
     Effect.gen(function* () {
