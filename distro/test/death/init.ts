@@ -71,6 +71,7 @@ const faults: Record<Survived | Fatal, Effect.Effect<unknown>> = {
   exit: later(() => process.exit(7)),
   "heap-exhaustion": later(() => {
     const kept: Array<unknown> = []
+    // oxlint-disable-next-line unicorn/no-new-array -- its memory is reserved at once: the heap is full in a moment
     for (;;) kept.push(new Array(2_000_000))
   }),
   "segmentation-fault": later(crash),
