@@ -67,7 +67,10 @@ const faults: Record<Survived | Fatal, Effect.Effect<unknown>> = {
   }),
   "rejected-promise": later(() => void Promise.reject(new Error("rejected in a callback"))),
   "fiber-defect": Effect.forkDetach(Effect.die(new Error("died in a fiber"))),
-  "empty-event-loop": Effect.sync(letGo),
+  "empty-event-loop": Effect.callback((done) => {
+    letGo()
+    process.once("beforeExit", () => done(Effect.void))
+  }),
   exit: later(() => process.exit(7)),
   "heap-exhaustion": later(() => {
     const kept: Array<unknown> = []
@@ -147,8 +150,7 @@ const afterBoot = Effect.gen(function* () {
     for (const name of survived) {
       yield* tell(name)
       yield* faults[name]
-      // The loop is only empty when the timers that hold it have fired.
-      yield* Effect.sleep(name === "empty-event-loop" ? "10 seconds" : "300 millis")
+      yield* Effect.sleep("300 millis")
     }
     return yield* stop("SIGINT")
   }
