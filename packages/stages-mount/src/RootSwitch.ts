@@ -12,7 +12,6 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { Kernel } from "@kios/core/Kernel"
-import type { KernelError } from "@kios/core/KernelError"
 import * as Stage from "@kios/core/Stage"
 import { MountedRoot } from "@kios/core/capabilities/MountedRoot"
 import { mountOne, type MountRow, strict } from "./MountTable.ts"
@@ -25,7 +24,11 @@ export interface RootSwitchOptions {
   readonly directories: ReadonlyArray<string>
   /** Symbolic links to make in the new root. */
   readonly links: Readonly<Record<string, string>>
-  /** Files in directories that are kept to remove nevertheless, to get back their memory. */
+  /**
+   * Files of the image to remove, to get back their memory. Not `/init`: a file
+   * that is unlinked while it runs keeps its filesystem from becoming
+   * read-only (EBUSY), and no path leads to it from the new root.
+   */
   readonly remove: ReadonlyArray<string>
 }
 
@@ -102,30 +105,6 @@ export const rows = (
 export const mounts: ReadonlyArray<MountRow> = rows(reference)
 
 /**
- * Unlinks the files of the image to which no path leads any more, to get back
- * their memory: all but what is kept. Not `/init`: a file that is unlinked
- * while it runs keeps its filesystem from becoming read-only (EBUSY). What
- * cannot be unlinked stays, which costs memory and nothing else.
- */
-const release = Effect.fnUntraced(function* (keep: ReadonlyArray<string>) {
-  const kernel = yield* Kernel
-  const left = new Set([...keep, "/init", "/dev", NEW_ROOT])
-  const told = Effect.catch((error: KernelError) => Effect.logWarning(`stays in memory: ${error.message}`))
-  const below = (directory: string): Effect.Effect<void> =>
-    Effect.flatMap(kernel.readDirectory(`${directory}/`), (names) =>
-      Effect.forEach(
-        names.map((name) => `${directory}/${name}`).filter((path) => !left.has(path)),
-        (path) =>
-          Effect.flatMap(kernel.stat(path), (stat) =>
-            stat?.kind === "directory" ? below(path) : kernel.unlink(path),
-          ).pipe(told),
-        { discard: true },
-      ),
-    ).pipe(told)
-  yield* below("")
-})
-
-/**
  * Switches the root. Must come before every other mount. `noexec` is right for
  * the new root itself: programs are in the mounts below it.
  *
@@ -158,7 +137,6 @@ export const switchRoot = Effect.fnUntraced(function* (options: RootSwitchOption
       () => Effect.void,
     )
   }
-  yield* release(readOnly)
   // Without MS_BIND: the filesystem that all of the binds share.
   yield* kernel.mount({
     source: "none",
@@ -195,12 +173,7 @@ export const make = (options: RootSwitchOptions) =>
     name: "root-switch",
     description: "a root that pivot_root accepts, with the image read-only on it",
     provides: [MountedRoot],
-    tolerates: [
-      { operation: "unlink", errno: ["ENOENT"], because: "it is gone already", silent: true },
-      { operation: "readDirectory", because: "what is not released costs memory, and nothing else" },
-      { operation: "stat", because: "what is not released costs memory, and nothing else" },
-      { operation: "unlink", because: "what is not released costs memory, and nothing else" },
-    ],
+    tolerates: [{ operation: "unlink", errno: ["ENOENT"], because: "it is gone already", silent: true }],
     layer: Layer.effect(MountedRoot, switchRoot(options)),
   })
 

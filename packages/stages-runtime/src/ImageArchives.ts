@@ -25,10 +25,17 @@ const because = "what is not released costs memory, and nothing else"
  * ```ts
  * import { tolerances } from "@kios/stages-runtime/ImageArchives"
  *
- * tolerances.map(({ operation }) => operation) // ["unlink", "makeDirectory", "mount", "umount"]
+ * tolerances.map(({ operation }) => operation) // ["unlink", "unlink", "makeDirectory", "mount", "umount"]
  * ```
  */
 export const tolerances: ReadonlyArray<Tolerance> = [
+  {
+    operation: "unlink",
+    path: /^(?!\/run\/kios\/image-archives\/)/u,
+    errno: ["EROFS"],
+    because: "it is unlinked through the mount, then",
+    silent: true,
+  },
   { operation: "unlink", because },
   { operation: "makeDirectory", path: /^\/run\/kios\/image-archives$/u, because },
   { operation: "mount", path: /^\/run\/kios\/image-archives$/u, because },

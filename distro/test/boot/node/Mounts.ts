@@ -193,6 +193,13 @@ export const mounts = (it: Vitest.MethodsNonLive<Node>) => {
     }),
   )
 
+  it.effect("the memory of image archives has come back", () =>
+    Effect.gen(function* () {
+      const { lines } = yield* Node
+      assert.deepStrictEqual(yield* lines("ls -A /host/lib/kios/images"), [])
+    }),
+  )
+
   it.effect("a mount that a pod makes with Bidirectional propagation is the host's", () =>
     Effect.gen(function* () {
       const { lines } = yield* Node
@@ -202,23 +209,32 @@ export const mounts = (it: Vitest.MethodsNonLive<Node>) => {
       )
       const before = yield* shims
       yield* lines(`cat >${bidirectionalManifest} <<'END'\n${bidirectionalPod}\nEND`)
-      yield* eventuallyAssert("the pod's mount in the host's table", hostMounts, (found) =>
-        assert.deepStrictEqual(
-          found
-            .filter(({ target }) => target.startsWith(bidirectional))
-            .map(({ flags, fstype, options, target }) => ({ target, fstype, flags, options })),
-          [
-            {
-              target: `${bidirectional}/in`,
-              fstype: "tmpfs",
-              flags: "nodev,noexec,nosuid,relatime,rw",
-              options: ["inode64", "rw", "size=64k"],
-            },
-          ],
-        ),
+      yield* eventuallyAssert(
+        "the pod's mount in the host's table",
+        hostMounts,
+        (found) =>
+          assert.deepStrictEqual(
+            found
+              .filter(({ target }) => target.startsWith(bidirectional))
+              .map(({ flags, fstype, options, target }) => ({ target, fstype, flags, options })),
+            [
+              {
+                target: `${bidirectional}/in`,
+                fstype: "tmpfs",
+                flags: "nodev,noexec,nosuid,relatime,rw",
+                options: ["inode64", "rw", "size=64k"],
+              },
+            ],
+          ),
+        240,
       )
       yield* lines(`rm ${bidirectionalManifest}`)
-      yield* eventuallyAssert("the pod's shim is gone", shims, (count) => assert.strictEqual(count, before))
+      yield* eventuallyAssert(
+        "the pod's shim is gone",
+        shims,
+        (count) => assert.strictEqual(count, before),
+        240,
+      )
       yield* lines(`nsenter -t 1 -m /bin/umount ${bidirectional}/in`)
     }),
   )
