@@ -10,6 +10,7 @@ import { CacheLocation } from "@kios/distro/components/Environment"
 import { filePath } from "@kios/distro/components/Resolved"
 import * as CProgram from "@kios/distro/components/sources/CProgram"
 import * as GoModule from "@kios/distro/components/sources/GoModule"
+import { modulesOf } from "@kios/distro/HardwareProfile"
 import { local, type Recipe, type RecipeFile } from "@kios/distro/ImageRecipe"
 import * as ModuleSet from "@kios/distro/image/ModuleSet"
 import * as ContainerdConfig from "@kios/stages-runtime/ContainerdConfig"
@@ -107,33 +108,53 @@ const programs = Effect.gen(function* () {
 const digest = (chunks: ReadonlyArray<Buffer>): string =>
   chunks.reduce((hash, chunk) => hash.update(chunk), createHash("sha256")).digest("hex")
 
+/**
+ * The drivers of QEMU's machine with a virtio disk, network and random numbers: kiOS finds them by the devices that are
+ * there, the floor is told.
+ */
+const ofMachine = {
+  boot: ["virtio_blk", "ahci"],
+  node: ["virtio_net", "virtio_rng", "button", "evdev"],
+} as const
+
 /** The list that floor.c loads: boot modules, an empty line, the rest; relative to /lib/modules. */
-export const moduleOrder = (dep: string, boot: ReadonlyArray<string>, release: string): string => {
+export const moduleOrder = (
+  dep: string,
+  boot: ReadonlyArray<string>,
+  node: ReadonlyArray<string>,
+  release: string,
+): string => {
   const table = ModulesDep.parse(dep)
   const paths = (names: Iterable<string>) =>
     ModulesDep.order(table, [...names]).load.map((entry) => `${release}/${entry.path}`)
   const first = paths(boot)
-  const rest = paths(table.keys()).filter((entry) => !first.includes(entry))
+  const rest = paths(node).filter((entry) => !first.includes(entry))
   return `${first.join("\n")}\n\n${rest.join("\n")}\n`
 }
 
 const modulesFile = Effect.fnUntraced(function* (recipe: Recipe) {
   const store = yield* ComponentStore
   const cache = yield* CacheLocation
-  const kernel = yield* store.resolve((yield* components("x86_64")).kernel)
+  const kernel = yield* store.resolve((yield* components("x86_64"))[recipe.hardware.kernel])
   const release = kernel.attributes["release"] ?? ""
   const work = path.join(cache.root, "modules", kernel.key)
   yield* attempt(work, () => fs.mkdirSync(work, { recursive: true }))
+  const selected = modulesOf(recipe.hardware)
   const entries = yield* ModuleSet.entries({
     root: kernel.directory,
     release,
-    modules: recipe.modules,
+    modules: selected.plain,
+    compressed: selected.compressed,
     work,
   })
   const dep = entries.find((entry) => entry.path.endsWith("/modules.dep"))
-  const text =
-    dep !== undefined && "bytes" in dep.content ? Buffer.from(dep.content.bytes).toString("utf8") : ""
-  return moduleOrder(text, KernelModules.bootModules, release)
+  const file = dep?._tag === "File" && "path" in dep.content ? dep.content.path : ""
+  return moduleOrder(
+    yield* attempt(file, () => fs.readFileSync(file, "utf8")),
+    [...KernelModules.bootModules, ...ofMachine.boot],
+    [...ofMachine.node, ...KernelModules.nodeModules, ...KernelModules.podModules],
+    release,
+  )
 })
 
 /** The configuration files, by their path in the image: rendered by the stages' own code. */

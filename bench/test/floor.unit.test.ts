@@ -68,7 +68,7 @@ it("switches to the same root", () => {
 
 it("lists modules in the order in which kiOS loads them", () => {
   const dep = "a.ko:\nb.ko: a.ko\nc.ko:\nd.ko: c.ko b.ko a.ko\n"
-  assert.strictEqual(moduleOrder(dep, ["b"], "6.12"), "6.12/a.ko\n6.12/b.ko\n\n6.12/c.ko\n6.12/d.ko\n")
+  assert.strictEqual(moduleOrder(dep, ["b"], ["d"], "6.12"), "6.12/a.ko\n6.12/b.ko\n\n6.12/c.ko\n6.12/d.ko\n")
   assert.deepStrictEqual(
     order(parse(dep), ["b", "d"]).load.map((entry) => entry.name),
     ["a", "b", "c", "d"],

@@ -10,6 +10,7 @@ import { components, type Catalog } from "./components/catalog.ts"
 import { CacheLocation } from "./components/Environment.ts"
 import { step } from "./components/Progress.ts"
 import { filePath, type Resolved } from "./components/Resolved.ts"
+import { modulesOf } from "./HardwareProfile.ts"
 import type { Origin, Recipe, RecipeImage } from "./ImageRecipe.ts"
 import { fileOperation } from "./image/ImageError.ts"
 import * as Initramfs from "./image/Initramfs.ts"
@@ -60,7 +61,7 @@ export interface BuildOptions {
 }
 
 // Components that every image has, whatever its recipe's files.
-const always = ["kernel", "efi-stub", "node"] as const
+const always = ["efi-stub", "node"] as const
 
 /**
  * The components that a recipe takes files from.
@@ -79,7 +80,7 @@ export const componentsOf = (recipe: Recipe): ReadonlyArray<keyof Catalog> => {
     ...recipe.images.flatMap((image) => image.files.map((file) => ("from" in file ? file.from : undefined))),
   ]
   const named = origins.flatMap((origin) => (origin?._tag === "Component" ? [origin.component] : []))
-  return [...new Set([...always, ...named])]
+  return [...new Set([recipe.hardware.kernel, ...always, ...named])]
 }
 
 type Parts = Partial<Record<keyof Catalog, Resolved>>
@@ -192,8 +193,9 @@ export const build = Effect.fn("Build.build")(function* ({ output, recipe }: Bui
   const parts = yield* resolveAll(recipe)
   const cache = yield* CacheLocation
   const directory = path.dirname(path.resolve(output))
-  const kernel = part(parts, "kernel")
+  const kernel = part(parts, recipe.hardware.kernel)
   const release = kernel.attributes["release"] ?? ""
+  const selected = modulesOf(recipe.hardware)
   const work = path.join(directory, "build")
   const modulesWork = path.join(cache.root, "modules", kernel.key)
   yield* fileOperation("create", work, () => fs.mkdirSync(work, { recursive: true }))
@@ -221,7 +223,13 @@ export const build = Effect.fn("Build.build")(function* ({ output, recipe }: Bui
   const modules = yield* step(
     "kernel",
     "collect modules",
-    ModuleSet.entries({ root: kernel.directory, release, modules: recipe.modules, work: modulesWork }),
+    ModuleSet.entries({
+      root: kernel.directory,
+      release,
+      modules: selected.plain,
+      compressed: selected.compressed,
+      work: modulesWork,
+    }),
   )
   const entries: ReadonlyArray<Initramfs.Entry> = [
     ...devices,
@@ -273,16 +281,19 @@ export const build = Effect.fn("Build.build")(function* ({ output, recipe }: Bui
             files: [{ path: "init", sha256: yield* Effect.promise(() => sha256(init)), size: sealed.bytes }],
           },
         ]
-  const document = yield* Sbom.make({ name: recipe.name, version: recipe.version }, [
-    ...Object.values(parts).map((resolved) => ({
-      name: resolved.name,
-      version: resolved.version,
-      license: resolved.license,
-      source: resolved.source.description,
-      files: resolved.files,
-    })),
-    ...ours,
-  ])
+  const document = yield* Sbom.make(
+    { name: recipe.name, version: recipe.version, profile: recipe.hardware.name },
+    [
+      ...Object.values(parts).map((resolved) => ({
+        name: resolved.name,
+        version: resolved.version,
+        license: resolved.license,
+        source: resolved.source.description,
+        files: resolved.files,
+      })),
+      ...ours,
+    ],
+  )
   yield* fileOperation("write", sbom, () => fs.writeFileSync(sbom, document))
 
   const name = partOf(recipe)

@@ -3,6 +3,7 @@
  * is there. The builder executes it and docs/files.md prints it.
  */
 import type { Catalog } from "./components/catalog.ts"
+import type { HardwareProfile } from "./HardwareProfile.ts"
 import type { WriteOptions } from "./image/Initramfs.ts"
 import type * as OciArchive from "./image/OciArchive.ts"
 
@@ -45,8 +46,8 @@ export interface Recipe {
   readonly init: string
   readonly files: ReadonlyArray<RecipeFile>
   readonly images: ReadonlyArray<RecipeImage>
-  /** Kernel modules; what they need comes with them. */
-  readonly modules: ReadonlyArray<string>
+  /** The kernel and its modules. */
+  readonly hardware: HardwareProfile
   /** Kernel command line, one parameter an element. */
   readonly cmdline: ReadonlyArray<string>
   readonly compression: Pick<WriteOptions, "compression" | "level">

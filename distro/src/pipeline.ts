@@ -27,7 +27,11 @@ import * as RemainingPods from "@kios/stages-runtime/RemainingPods"
 import * as Sysctl from "@kios/stages-runtime/Sysctl"
 import * as Watchdog from "@kios/stages-runtime/Watchdog"
 
-const modules = KernelModules.stages({ boot: KernelModules.bootModules, node: KernelModules.nodeModules })
+const modules = KernelModules.stages({
+  boot: KernelModules.bootModules,
+  node: KernelModules.nodeModules,
+  pods: KernelModules.podModules,
+})
 const runtime = ContainerdConfig.reference
 
 /**
@@ -57,6 +61,7 @@ export const pipeline = Pipeline.make([
   ImagePreload.stage,
   EtcOverlay.stage,
   modules.node,
+  modules.pods,
   modules.data,
   modules.devices,
   Watchdog.stage,

@@ -1,11 +1,9 @@
 /**
  * What is in the reference distro's EFI.
  */
-import * as PersistentStore from "@kios/stages-runtime/PersistentStore"
-import * as Watchdog from "@kios/stages-runtime/Watchdog"
-import * as KernelModules from "@kios/stages-runtime/KernelModules"
 import { reference as runtime } from "@kios/stages-runtime/ContainerdConfig"
 import { fileURLToPath } from "node:url"
+import { cloud } from "./profiles.ts"
 import { component, local, type Recipe, type RecipeFile, type RecipeImage } from "./ImageRecipe.ts"
 
 const here = (file: string) => fileURLToPath(new URL(`../${file}`, import.meta.url))
@@ -182,13 +180,7 @@ export const recipe: Recipe = {
   init: here("src/init.ts"),
   files: [...binaries, ...libraries, ...configuration],
   images,
-  modules: [
-    ...KernelModules.bootModules,
-    ...KernelModules.nodeModules,
-    PersistentStore.module,
-    ...Watchdog.hardwareModules,
-    Watchdog.softwareModule,
-  ],
+  hardware: cloud,
   cmdline,
   // Measured in docs/performance.md: the largest step down in size that costs the boot next to nothing.
   compression: { compression: "zstd", level: 9 },

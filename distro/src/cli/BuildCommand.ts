@@ -1,11 +1,12 @@
 /**
  * `kios build`: the EFI file.
  */
-import { Effect } from "effect"
+import { Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as path from "node:path"
 import { build as buildImage, type Build } from "../Build.ts"
 import { Progress } from "../components/Progress.ts"
+import { profiles } from "../profiles.ts"
 import { recipe } from "../recipe.ts"
 import { buildReporter, megabytes, Output, type OutputShape, table } from "./Output.ts"
 
@@ -28,9 +29,12 @@ const summary = (built: Build, output: OutputShape) => {
 }
 
 /** Builds the reference distro and shows how. */
-export const buildReference = Effect.fnUntraced(function* (efi: string) {
+export const buildReference = Effect.fnUntraced(function* (
+  efi: string,
+  profile: keyof typeof profiles = "cloud",
+) {
   const output = yield* Output
-  const built = yield* buildImage({ recipe, output: efi }).pipe(
+  const built = yield* buildImage({ recipe: { ...recipe, hardware: profiles[profile] }, output: efi }).pipe(
     Effect.provideService(Progress, buildReporter(output)),
     Effect.ensuring(Effect.sync(() => output.status(undefined))),
   )
@@ -49,10 +53,24 @@ export const buildCommand = Command.make(
   {
     output: Flag.String("output").pipe(
       Flag.withAlias("o"),
-      Flag.withDefault(defaultEfi),
-      Flag.withDescription("Path of the EFI file"),
+      Flag.optional,
+      Flag.withDescription(
+        `Path of the EFI file (default ${defaultEfi}, or dist/kios-PROFILE.efi for a profile but cloud)`,
+      ),
+    ),
+    profile: Flag.Literals("profile", ["cloud", "generic"]).pipe(
+      Flag.withDefault("cloud"),
+      Flag.withDescription("The machines it is for: virtual ones (cloud), or ordinary ones too (generic)"),
     ),
     json,
   },
-  (flags) => buildReference(path.resolve(flags.output)).pipe(Effect.provide(Output.layer(flags.json))),
+  (flags) =>
+    buildReference(
+      path.resolve(
+        Option.getOrElse(flags.output, () =>
+          flags.profile === "cloud" ? defaultEfi : `dist/kios-${flags.profile}.efi`,
+        ),
+      ),
+      flags.profile,
+    ).pipe(Effect.provide(Output.layer(flags.json))),
 ).pipe(Command.withDescription("Build the EFI: obtain the components, seal init, pack the image"))

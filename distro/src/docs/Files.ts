@@ -23,6 +23,7 @@ import * as KernelModules from "@kios/stages-runtime/KernelModules"
 import { Data, Effect, Layer } from "effect"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
+import type { ModuleGroup } from "../HardwareProfile.ts"
 import type { Recipe, RecipeFile, RecipeImage } from "../ImageRecipe.ts"
 
 /** A mount that is no row of a stage's table. */
@@ -201,6 +202,14 @@ const imageSection = (image: RecipeImage): string => {
   ].join("\n\n")
 }
 
+const moments: Readonly<Record<ModuleGroup["loaded"], string>> = {
+  boot: "before containerd, on every node",
+  node: "before the kubelet, on every node",
+  pods: "beside the kubelet, on every node",
+  device: "when a device is there that they drive",
+  listed: "when listed",
+}
+
 const isIn = (directory: string) => (file: RecipeFile) => file.path.startsWith(directory)
 
 /**
@@ -221,7 +230,6 @@ export const filesMarkdown = Effect.fn("filesMarkdown")(function* (recipe: Recip
   const configuration = recipe.files.filter(isIn(etc))
   const programs = recipe.files.filter(({ path: name }) => name === "/init" || name.startsWith("/bin/"))
   const rest = recipe.files.filter((file) => !configuration.includes(file) && !programs.includes(file))
-  const boot = new Set(KernelModules.bootModules)
   const mounted = yield* mounts
   return `${[
     "# Files",
@@ -246,14 +254,12 @@ export const filesMarkdown = Effect.fn("filesMarkdown")(function* (recipe: Recip
       builtIn.devices.map((entry) => [code(entry.path), entry.why]),
     ),
     "## Kernel modules",
-    "Below `/lib/modules/RELEASE`, uncompressed, signed by Debian (`module.sig_enforce=1`), with `modules.dep` and `modules.builtin`. What a module needs comes with it.",
+    `Below \`/lib/modules/RELEASE\`, signed by Debian (\`module.sig_enforce=1\`), with depmod's index files. What a module needs comes with it. These are those of the hardware profile \`${recipe.hardware.name}\`; [modules.md](modules.md) has the others, and what can be configured.`,
     table(
-      ["module", "loaded"],
-      recipe.modules.map((name) => [
-        code(name),
-        boot.has(name) ? "before containerd (`boot-modules`)" : "beside containerd (`node-modules`)",
-      ]),
+      ["group", "loaded", "why"],
+      recipe.hardware.modules.map((group) => [group.name, moments[group.loaded], group.why]),
     ),
+    ...recipe.hardware.modules.map((group) => `**${group.name}**: ${group.modules.map(code).join(", ")}.`),
     "## Container images",
     "Archives that are imported at boot, so that these pods need no registry.",
     ...recipe.images.map(imageSection),

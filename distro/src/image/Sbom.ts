@@ -47,6 +47,8 @@ export interface Subject {
   readonly name: string
   readonly version: string
   readonly timestamp?: number
+  /** The hardware that it is for. */
+  readonly profile?: string
 }
 
 const SPDX_ID = "(?:(?:DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+|[A-Za-z0-9][A-Za-z0-9.-]*\\+?)"
@@ -149,6 +151,9 @@ export const make = (
           "bom-ref": `image:${self}`,
           name: subject.name,
           version: subject.version,
+          ...(subject.profile === undefined
+            ? {}
+            : { properties: [{ name: "kios:profile", value: subject.profile }] }),
         },
       },
       components: sorted.map(describe),

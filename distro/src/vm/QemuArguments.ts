@@ -13,10 +13,18 @@ export interface Disk {
   readonly format: "raw" | "qcow2"
   /** What the guest finds in `/sys/block/X/serial`; at most 20 characters. */
   readonly serial?: string
-  /** The controller. Default `virtio`. */
-  readonly bus?: "virtio" | "nvme" | "scsi" | "ahci"
+  /** The controller; `scsi` is virtio's. Default `virtio`. */
+  readonly bus?: "virtio" | "nvme" | "ahci" | "usb" | ScsiBus
   readonly readOnly?: boolean
 }
+
+/** SCSI controllers: of virtio, VMware, and LSI (MegaRAID SAS). */
+export type ScsiBus = keyof typeof scsiControllers
+
+const scsiControllers = { scsi: "virtio-scsi-pci", pvscsi: "pvscsi", megasas: "megasas" } as const
+
+/** Network adapters, by QEMU's names. */
+export type NicModel = "virtio-net-pci" | "vmxnet3" | "e1000" | "e1000e" | "rtl8139" | "pcnet" | "i82550"
 
 /** A TCP port of 127.0.0.1 that leads to one of the guest. */
 export interface Forward {
@@ -50,6 +58,8 @@ export interface MachineOptions {
   readonly forwards?: ReadonlyArray<Forward>
   /** `user`: NAT by QEMU, 10.0.2.0/24 with DHCP. Default `none`. */
   readonly network?: "user" | "none"
+  /** Further network adapters, each with a cable that leads nowhere. */
+  readonly nics?: ReadonlyArray<NicModel>
   /** Names of virtio-serial ports; the guest finds them in `/sys/class/virtio-ports/X/name`. */
   readonly ports?: ReadonlyArray<string>
   /** Default `auto`: KVM where it really works, else TCG. */
@@ -154,11 +164,13 @@ const blockdev = (node: string, format: string, path: string, readOnly: boolean)
 const device = (properties: Record<string, unknown>): Array<string> => ["-device", JSON.stringify(properties)]
 
 const disks = (list: ReadonlyArray<Disk>): Array<string> => {
-  const scsi = list.some((disk) => disk.bus === "scsi")
-    ? device({ driver: "virtio-scsi-pci", id: "scsi0" })
-    : []
+  const buses = new Set(list.map((disk) => disk.bus))
+  const controllers = Object.entries(scsiControllers).flatMap(([bus, driver]) =>
+    buses.has(bus as ScsiBus) ? device({ driver, id: `${bus}0` }) : [],
+  )
+  const usb = buses.has("usb") ? device({ driver: "qemu-xhci", id: "usb0" }) : []
   let ahciPort = 0
-  return scsi.concat(
+  return [...controllers, ...usb].concat(
     list.flatMap((disk, index) => {
       const node = `disk${index}`
       const common = { drive: node, ...(disk.serial === undefined ? {} : { serial: disk.serial }) }
@@ -169,7 +181,11 @@ const disks = (list: ReadonlyArray<Disk>): Array<string> => {
         case "nvme": // has no default serial and does not start without one
           return [...backend, ...device({ driver: "nvme", serial: node, ...common })]
         case "scsi":
-          return [...backend, ...device({ driver: "scsi-hd", bus: "scsi0.0", ...common })]
+        case "pvscsi":
+        case "megasas":
+          return [...backend, ...device({ driver: "scsi-hd", bus: `${disk.bus}0.0`, ...common })]
+        case "usb":
+          return [...backend, ...device({ driver: "usb-storage", bus: "usb0.0", ...common })]
         case "ahci": // the controller that is part of q35
           return [...backend, ...device({ driver: "ide-hd", bus: `ide.${ahciPort++}`, ...common })]
       }
@@ -245,6 +261,11 @@ export const qemuArguments = (options: MachineOptions, host: HostSide): Readonly
           ...device({ driver: "virtio-net-pci", netdev: "net0", romfile: "" }),
         ]
       : []),
+    ...(options.nics ?? []).flatMap((driver, index) => [
+      "-netdev",
+      `hubport,id=nic${index},hubid=${index + 1}`,
+      ...device({ driver, netdev: `nic${index}`, romfile: "" }),
+    ]),
     ...(host.portSockets.size > 0 ? device({ driver: "virtio-serial-pci", id: "ports" }) : []),
     ...[...host.portSockets].flatMap(([name, path], index) => [
       ...socket(`port${index}`, path),

@@ -17,7 +17,11 @@ const variant: Recipe = {
   init: fileURLToPath(new URL("init.ts", import.meta.url)),
   files: recipe.files.filter(({ path }) => needed.test(path)),
   images: [],
-  modules: inImage,
+  hardware: {
+    name: "death",
+    kernel: "kernel",
+    modules: [{ name: "all", why: "what its boots need", modules: inImage, loaded: "boot" }],
+  },
   compression: { compression: "lz4", level: 1 },
 }
 

@@ -72,6 +72,35 @@ it("attaches disks to every bus, with any file name", () => {
   )
 })
 
+it("has a controller for each kind of SCSI disk, and any network adapters", () => {
+  const list = args({
+    disks: [
+      { path: "/a", format: "raw", bus: "pvscsi" },
+      { path: "/b", format: "raw", bus: "pvscsi" },
+      { path: "/c", format: "raw", bus: "megasas" },
+      { path: "/d", format: "raw", bus: "usb", serial: "stick" },
+    ],
+    nics: ["vmxnet3", "e1000e"],
+  })
+  assert.deepStrictEqual(
+    devices(list)
+      .map((d) => [d["driver"], d["bus"] ?? d["id"] ?? d["netdev"], d["serial"]])
+      .filter((d) => d[0] !== "virtio-rng-pci"),
+    [
+      ["pvscsi", "pvscsi0", undefined],
+      ["megasas", "megasas0", undefined],
+      ["qemu-xhci", "usb0", undefined],
+      ["scsi-hd", "pvscsi0.0", undefined],
+      ["scsi-hd", "pvscsi0.0", undefined],
+      ["scsi-hd", "megasas0.0", undefined],
+      ["usb-storage", "usb0.0", "stick"],
+      ["vmxnet3", "nic0", undefined],
+      ["e1000e", "nic1", undefined],
+    ],
+  )
+  assert.deepStrictEqual(after(list, "-netdev"), ["hubport,id=nic0,hubid=1", "hubport,id=nic1,hubid=2"])
+})
+
 it("boots from a disk, forwards ports, names serial ports", () => {
   const list = args(
     { boot: "disk", network: "user", forwards: [{ hostPort: 8080, guestPort: 80 }], ports: ["kios-probe"] },

@@ -9,6 +9,7 @@ import { Cmdline } from "@kios/core/Cmdline"
 import { Kernel } from "@kios/core/Kernel"
 import * as Stage from "@kios/core/Stage"
 import { BootModules } from "@kios/core/capabilities/BootModules"
+import { ContainerRuntime } from "@kios/core/capabilities/ContainerRuntime"
 import { DataPartition } from "@kios/core/capabilities/DataPartition"
 import { Etc } from "@kios/core/capabilities/Etc"
 import { Modules } from "@kios/core/capabilities/Modules"
@@ -35,18 +36,67 @@ import { scan } from "./Devices.ts"
 export const bootModules: ReadonlyArray<string> = ["overlay", "ext4"]
 
 /**
- * What pods and their networks need on every node; they load while the runtime
- * comes up. The kernel asks nobody for modules here (see {@link stages}), so
- * what kube-proxy and the usual CNI plugins take for granted is in this list.
+ * What a node needs before its kubelet runs: bridges whose packets iptables
+ * sees, connection tracking, and the links of pods. They load while the
+ * runtime comes up.
  *
  * @example
  * ```ts
  * import * as KernelModules from "@kios/stages-runtime/KernelModules"
  *
- * const inImage = [...KernelModules.bootModules, ...KernelModules.nodeModules]
+ * const inImage = [...KernelModules.bootModules, ...KernelModules.nodeModules, ...KernelModules.podModules]
  * ```
  */
 export const nodeModules: ReadonlyArray<string> = ["br_netfilter", "veth", "nf_conntrack"]
+
+/**
+ * What kube-proxy and the usual CNI plugins take for granted. They get them on
+ * other systems because the kernel asks modprobe for them; here it asks nobody
+ * (see {@link stages}), and they load while the kubelet comes up.
+ *
+ * @example
+ * ```ts
+ * import * as KernelModules from "@kios/stages-runtime/KernelModules"
+ *
+ * const forCilium = [...KernelModules.podModules, "xt_socket", "xt_TPROXY", "xt_CT"]
+ * ```
+ */
+export const podModules: ReadonlyArray<string> = [
+  "vxlan",
+  // kube-proxy and portmap by iptables: that on top of nftables, and the older one.
+  "nft_compat",
+  "nft_chain_nat",
+  "iptable_filter",
+  "iptable_nat",
+  "iptable_mangle",
+  "ip6table_filter",
+  "ip6table_nat",
+  "ip6table_mangle",
+  "xt_addrtype",
+  "xt_comment",
+  "xt_conntrack",
+  "xt_mark",
+  "xt_MASQUERADE",
+  "xt_multiport",
+  "xt_nat",
+  "xt_recent",
+  "xt_REDIRECT",
+  "xt_statistic",
+  "xt_tcpudp",
+  "ipt_REJECT",
+  "ip6t_REJECT",
+  // kube-proxy by nftables.
+  "nft_ct",
+  "nft_fib_inet",
+  "nft_limit",
+  "nft_log",
+  "nft_masq",
+  "nft_nat",
+  "nft_numgen",
+  "nft_redir",
+  "nft_reject_inet",
+  "nf_conntrack_netlink",
+]
 
 /**
  * Where the image has its defaults of modprobe.d(5), before there is an `/etc`.
@@ -141,6 +191,14 @@ const nodeLoad = Effect.fnUntraced(function* (list: ReadonlyArray<string>) {
   return { loaded: loader.loaded, devices: loader.seen }
 })
 
+const podLoad = Effect.fnUntraced(function* (list: ReadonlyArray<string>) {
+  const loader = yield* ModuleLoader.make({
+    directories: [yield* ModuleLoader.imageModules],
+    configuration: [MODPROBE_D],
+  })
+  for (const name of list) yield* loader.request(name, imageList)
+})
+
 /** The files of a directory, each loaded; those that need a symbol of another one when that is in. */
 const loadFiles = Effect.fnUntraced(function* (directory: string, names: ReadonlyArray<string>) {
   const kernel = yield* Kernel
@@ -219,7 +277,8 @@ const watch = Effect.fnUntraced(function* (
   )
 })
 
-const tolerances = (breaks: ReadonlyArray<string>): ReadonlyArray<Stage.Tolerance> => [
+/** What all of the stages do without. */
+const loading = (breaks: ReadonlyArray<string>): ReadonlyArray<Stage.Tolerance> => [
   { operation: "loadModule", errno: ["EEXIST"], because: "it is loaded already", silent: true, breaks },
   { operation: "loadModule", because: "what needs it says so; the rest works", breaks },
   { operation: "readText", path: /\/modules\.dep$/u, because: "all may be built in", breaks },
@@ -249,12 +308,6 @@ const tolerances = (breaks: ReadonlyArray<string>): ReadonlyArray<Stage.Toleranc
   },
   {
     operation: "readText",
-    path: /\/modalias$/u,
-    because: "a device without one has no driver that is a module, and one may have gone",
-    silent: true,
-  },
-  {
-    operation: "readText",
     path: /\.conf$/u,
     errno: ["ENOENT"],
     because: "it is gone again",
@@ -268,28 +321,38 @@ const tolerances = (breaks: ReadonlyArray<string>): ReadonlyArray<Stage.Toleranc
     silent: true,
   },
   { operation: "readDirectory", because: "what is not found so can be listed" },
+]
+
+const devices: ReadonlyArray<Stage.Tolerance> = [
   {
-    operation: "writeControl",
-    path: /^\/proc\/sys\/kernel\/modprobe$/u,
-    errno: ["ENOENT"],
-    because: "this kernel asks for no modules",
-    silent: true,
-  },
-  {
-    operation: "writeControl",
-    path: /^\/proc\/sys\/kernel\/modprobe$/u,
-    because: "the kernel then asks a program that is not there",
-  },
-  {
-    operation: "stat",
-    because: "it is about a warning, or a directory that the next stage looks into",
+    operation: "readText",
+    path: /\/modalias$/u,
+    because: "a device without one has no driver that is a module, and one may have gone",
     silent: true,
   },
 ]
 
+const requests: ReadonlyArray<Stage.Tolerance> = [
+  {
+    operation: "writeControl",
+    errno: ["ENOENT"],
+    because: "this kernel asks for no modules",
+    silent: true,
+  },
+  { operation: "writeControl", because: "the kernel then asks a program that is not there" },
+]
+
+/** Whether something is there, where it is about a warning. */
+const looks: Stage.Tolerance = {
+  operation: "stat",
+  because: "it is about a warning, or a directory that another stage looks into",
+  silent: true,
+}
+
 /**
- * The stages: what the runtime waits for, the rest, what the data partition
- * adds, and two that look for devices that come later.
+ * The stages: what the runtime waits for; what the kubelet waits for; what
+ * pods' networks take for granted; what the data partition adds; and two that
+ * look for devices that come later.
  *
  * `boot-modules` also switches the kernel's own requests for modules off
  * (`kernel.modprobe` is empty): there is no modprobe that could serve them.
@@ -298,15 +361,17 @@ const tolerances = (breaks: ReadonlyArray<string>): ReadonlyArray<Stage.Toleranc
  * ```ts
  * import * as KernelModules from "@kios/stages-runtime/KernelModules"
  *
- * const { boot, node } = KernelModules.stages({
+ * const { boot, node, pods } = KernelModules.stages({
  *   boot: [...KernelModules.bootModules, "dm_crypt"],
  *   node: KernelModules.nodeModules,
+ *   pods: KernelModules.podModules,
  * })
  * ```
  */
 export const stages = (options: {
   readonly boot: ReadonlyArray<string>
   readonly node: ReadonlyArray<string>
+  readonly pods?: ReadonlyArray<string>
 }) => ({
   boot: Stage.make({
     name: "boot-modules",
@@ -315,26 +380,8 @@ export const stages = (options: {
     timeout: "3 minutes",
     requires: [PseudoFilesystems, Cmdline],
     provides: [BootModules],
-    tolerates: tolerances(["etc-overlay"]),
+    tolerates: [...loading(["etc-overlay"]), ...devices, ...requests],
     layer: Layer.effect(BootModules, bootLoad(options.boot)),
-  }),
-  node: Stage.make({
-    name: "node-modules",
-    description: "kernel modules that pods need, and the drivers of all devices",
-    timeout: "3 minutes",
-    requires: [PseudoFilesystems, Cmdline, BootModules, Etc],
-    provides: [Modules],
-    tolerates: tolerances([]),
-    layer: Layer.effect(Modules, nodeLoad(options.node)),
-  }),
-  data: Stage.make({
-    name: "data-modules",
-    description: "kernel modules of the data partition",
-    criticality: "optional",
-    timeout: "3 minutes",
-    requires: [PseudoFilesystems, Cmdline, DataPartition, Etc, Modules],
-    tolerates: tolerances([]),
-    layer: Layer.effectDiscard(dataLoad),
   }),
   /** Disks that appear while the data partition is waited for, and a while after. */
   disks: Stage.make({
@@ -342,11 +389,11 @@ export const stages = (options: {
     description: "drivers of disks that appear late",
     criticality: "optional",
     requires: [Cmdline, BootModules],
-    tolerates: tolerances([]),
+    tolerates: [...loading([]), ...devices],
     layer: Layer.effectDiscard(
-      Effect.flatMap(BootModules, ({ devices = new Set<string>() }) =>
+      Effect.flatMap(BootModules, ({ devices: already = new Set<string>() }) =>
         watch(
-          devices,
+          already,
           isStorage,
           IMAGE_MODPROBE_D,
           Schedule.exponential("100 millis", 1.5).pipe(Schedule.upTo({ duration: "1 minute" })),
@@ -354,16 +401,44 @@ export const stages = (options: {
       ),
     ),
   }),
+  node: Stage.make({
+    name: "node-modules",
+    description: `kernel modules that the kubelet waits for: ${options.node.join(", ")}, the drivers of all devices, and what is listed in /etc`,
+    timeout: "3 minutes",
+    requires: [PseudoFilesystems, Cmdline, BootModules, Etc],
+    provides: [Modules],
+    tolerates: [...loading([]), ...devices, looks],
+    layer: Layer.effect(Modules, nodeLoad(options.node)),
+  }),
+  pods: Stage.make({
+    name: "pod-modules",
+    description: "kernel modules that kube-proxy and CNI plugins take for granted",
+    criticality: "optional",
+    timeout: "3 minutes",
+    // Not beside the runtime's own start: that is what a boot waits for.
+    requires: [PseudoFilesystems, Cmdline, Modules, Etc, ContainerRuntime],
+    tolerates: loading([]),
+    layer: Layer.effectDiscard(podLoad(options.pods ?? [])),
+  }),
+  data: Stage.make({
+    name: "data-modules",
+    description: "kernel modules of the data partition",
+    criticality: "optional",
+    timeout: "3 minutes",
+    requires: [PseudoFilesystems, Cmdline, DataPartition, Etc, Modules],
+    tolerates: [...loading([]), ...devices],
+    layer: Layer.effectDiscard(dataLoad),
+  }),
   /** What is plugged in later. */
   devices: Stage.make({
     name: "device-watch",
     description: "drivers of devices that are plugged in later",
     criticality: "optional",
     requires: [Cmdline, Modules],
-    tolerates: tolerances([]),
+    tolerates: [...loading([]), ...devices],
     layer: Layer.effectDiscard(
-      Effect.flatMap(Modules, ({ devices = new Set<string>() }) =>
-        watch(devices, () => true, MODPROBE_D, Schedule.spaced("30 seconds")),
+      Effect.flatMap(Modules, ({ devices: already = new Set<string>() }) =>
+        watch(already, () => true, MODPROBE_D, Schedule.spaced("30 seconds")),
       ),
     ),
   }),

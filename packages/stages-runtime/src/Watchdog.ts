@@ -26,22 +26,10 @@ import { loadOne } from "./internal/oneModule.ts"
  * ```ts
  * import * as Watchdog from "@kios/stages-runtime/Watchdog"
  *
- * const inImage = [...Watchdog.hardwareModules, Watchdog.softwareModule]
+ * const inImage = ["i6300esb", "iTCO_wdt", Watchdog.softwareModule]
  * ```
  */
 export const softwareModule = "softdog"
-
-/**
- * Watchdogs of hardware that a cloud's machines have: Intel's, as QEMU emulates it, and the one of ACPI's WDAT table.
- *
- * @example
- * ```ts
- * import * as Watchdog from "@kios/stages-runtime/Watchdog"
- *
- * const inImage = ["overlay", ...Watchdog.hardwareModules]
- * ```
- */
-export const hardwareModules: ReadonlyArray<string> = ["i6300esb", "wdat_wdt"]
 
 const DEVICE = "/dev/watchdog0"
 // Pods run without init for a while; a disk that stalls, or a host that is busy, is no reason for a reset.

@@ -46,6 +46,7 @@ export const pipeline = (address: string) =>
     ImagePreload.stage,
     EtcOverlay.stage,
     modules.node,
+    modules.pods,
     modules.data,
     Watchdog.stage,
     Sysctl.stage,
