@@ -24,6 +24,12 @@ const everywhere: ReadonlyArray<ModuleGroup> = [
     loaded: "node",
   },
   {
+    name: "death of init",
+    why: "the kernel's log kept in the firmware, a watchdog where the hardware has none: two stages load them",
+    modules: [PersistentStore.module, Watchdog.softwareModule],
+    loaded: "node",
+  },
+  {
     name: "pods",
     why: "what kube-proxy and the usual CNI plugins take for granted: nobody loads it for them",
     modules: KernelModules.podModules,

@@ -136,6 +136,14 @@ const deaths: Record<Fatal, { readonly console: ReadonlyArray<RegExp>; readonly 
     console: [],
     next: /^kios: warn watchdog: the previous boot ended: init hung, and the watchdog \(i6300ESB timer\) reset the machine$/u,
   },
+  "blocked-loop-soft": {
+    console: [
+      /^softdog: Initiating panic$/u,
+      /^Kernel panic - not syncing: Software Watchdog Timer expired$/u,
+      /^Rebooting in 1 seconds/u,
+    ],
+    next: /^kios: warn previous-boot: the previous boot ended: kernel panic: Software Watchdog Timer expired$/u,
+  },
 }
 
 layer(BootsLive, { excludeTestServices: true, timeout: "15 minutes" })("init dies", (it) => {

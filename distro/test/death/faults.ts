@@ -13,6 +13,8 @@ export const fatal = [
   "abort",
   "boot-failure",
   "blocked-loop",
+  // Without the hardware's watchdog.
+  "blocked-loop-soft",
 ] as const
 
 export type Survived = (typeof survived)[number]

@@ -18,10 +18,9 @@ const variant: Recipe = {
   files: recipe.files.filter(({ path }) => needed.test(path)),
   images: [],
   hardware: {
-    ...recipe.hardware,
-    modules: [
-      { name: "all", why: "what the stages of this machine load", modules: inImage, loaded: "stage" },
-    ],
+    name: "death",
+    kernel: "kernel",
+    modules: [{ name: "all", why: "what its boots need", modules: inImage, loaded: "boot" }],
   },
   compression: { compression: "lz4", level: 1 },
 }

@@ -53,7 +53,7 @@ describe("parse", () => {
   })
   it("reads every key of its own", () => {
     const { problems, values } = Cmdline.parse(
-      'datapart="PARTLABEL=my data" kios.log=debug kios.hostname=node-7.example kios.modules=nvme,e1000e',
+      'datapart="PARTLABEL=my data" kios.log=debug kios.hostname=node-7.example kios.modules=nvme,e1000e kios.watchdog=45',
     )
     assert.deepStrictEqual(problems, [])
     assert.deepStrictEqual(values, {
@@ -61,7 +61,11 @@ describe("parse", () => {
       hostname: "node-7.example",
       logLevel: "debug",
       modules: ["nvme", "e1000e"],
+      watchdog: 45,
     })
+  })
+  it("the watchdog can be off", () => {
+    assert.strictEqual(Cmdline.parse("kios.watchdog=off").values.watchdog, "off")
   })
   it("the last of a repeated key counts, a bad one is passed over", () => {
     const { problems, values } = Cmdline.parse("kios.log=warn kios.log=error kios.log=chatty")
@@ -74,6 +78,8 @@ describe("parse", () => {
     ["kios.hostname", "-x", /lower-case DNS name/u],
     ["kios.hostname", "n".repeat(65), /64/u],
     ["kios.modules", "a,,b", /module names separated by commas/u],
+    ["kios.watchdog", "4", /off or a number of seconds from 5 to 9999/u],
+    ["kios.watchdog", "2m", /off or a number of seconds from 5 to 9999/u],
     ["kios.modules", "../../evil", /module names separated by commas/u],
     ["datapart", "sda1", /expected \/dev\/\.\.\., PARTUUID=, PARTLABEL=, UUID=, LABEL= or none/u],
     ["datapart", "PARTUUID=", /expected \/dev/u],

@@ -34,6 +34,7 @@ describe("pseudo-filesystems", () => {
         "/sys/kernel/security securityfs rw,nosuid,nodev,noexec,relatime",
         "/sys/fs/bpf bpf rw,nosuid,nodev,noexec,relatime mode=0700",
         "/sys/kernel/tracing tracefs rw,nosuid,nodev,noexec,relatime mode=0700",
+        "/sys/fs/pstore pstore rw,nosuid,nodev,noexec,relatime",
       ])
       assert.deepStrictEqual(
         Context.get(services, PseudoFilesystems).mounted,

@@ -16,7 +16,7 @@ import * as Stage from "@kios/core/Stage"
 import { Modules } from "@kios/core/capabilities/Modules"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 import { WatchdogTimer } from "@kios/core/capabilities/WatchdogTimer"
-import { alreadyLoaded, loadOne } from "./internal/oneModule.ts"
+import { loadOne } from "./internal/oneModule.ts"
 
 /**
  * The kernel's own timer, for machines whose hardware has none: it resets a machine whose init hangs, though not one
@@ -26,22 +26,10 @@ import { alreadyLoaded, loadOne } from "./internal/oneModule.ts"
  * ```ts
  * import * as Watchdog from "@kios/stages-runtime/Watchdog"
  *
- * const inImage = [...Watchdog.hardwareModules, Watchdog.softwareModule]
+ * const inImage = ["i6300esb", "iTCO_wdt", Watchdog.softwareModule]
  * ```
  */
 export const softwareModule = "softdog"
-
-/**
- * Watchdogs of hardware that a cloud's machines have: Intel's, as QEMU emulates it, and the one of ACPI's WDAT table.
- *
- * @example
- * ```ts
- * import * as Watchdog from "@kios/stages-runtime/Watchdog"
- *
- * const inImage = ["overlay", ...Watchdog.hardwareModules]
- * ```
- */
-export const hardwareModules: ReadonlyArray<string> = ["i6300esb", "wdat_wdt"]
 
 const DEVICE = "/dev/watchdog0"
 // Pods run without init for a while; a disk that stalls, or a host that is busy, is no reason for a reset.
@@ -85,7 +73,6 @@ export const stage = Stage.make({
   // The hardware's driver is one of the node's modules.
   requires: [PseudoFilesystems, Cmdline, Modules],
   provides: [WatchdogTimer],
-  tolerates: [{ ...alreadyLoaded, path: /\/watchdog\.ko/u }],
   layer: Layer.effect(
     WatchdogTimer,
     Effect.gen(function* () {
