@@ -27,19 +27,13 @@ const everywhere: ReadonlyArray<ModuleGroup> = [
     name: "death of init",
     why: "the kernel's log kept in the firmware, a watchdog where the hardware has none: two stages load them",
     modules: [PersistentStore.module, Watchdog.softwareModule],
-    loaded: "node",
+    loaded: "stage",
   },
   {
     name: "pods",
     why: "what kube-proxy and the usual CNI plugins take for granted: nobody loads it for them",
     modules: KernelModules.podModules,
     loaded: "pods",
-  },
-  {
-    name: "evidence",
-    why: "the log of a kernel that panics, kept in the firmware; the watchdog of a machine without one",
-    modules: [PersistentStore.module, Watchdog.softwareModule],
-    loaded: "stage",
   },
 ]
 
@@ -164,8 +158,8 @@ const virtualMachines: ReadonlyArray<ModuleGroup> = [
     name: "virtual machine services",
     why: "buses, clocks, memory on demand and watchdogs that hypervisors offer",
     modules: words(
-      "virtio_mmio virtio_balloon virtio_mem hv_utils hv_balloon pci-hyperv xen-pcifront vmw_vsock_virtio_transport",
-    ).concat(Watchdog.hardwareModules),
+      "virtio_mmio virtio_balloon virtio_mem hv_utils hv_balloon pci-hyperv xen-pcifront vmw_vsock_virtio_transport i6300esb wdat_wdt",
+    ),
     loaded: "device",
   },
 ]
