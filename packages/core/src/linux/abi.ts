@@ -74,8 +74,16 @@ export const AF_INET = 2
 export const SOCK_DGRAM = 2
 export const SOCK_CLOEXEC = 0x80000
 
+/** open(2), pipe2(2) */
+export const O_CLOEXEC = 0x80000
+
+/** close_range(2) */
+export const CLOSE_RANGE_CLOEXEC = 4
+export const ALL_DESCRIPTORS = 0xffff_ffff
+
 /** getrlimit(2) */
 export const RLIMIT_NOFILE = 7
+export const RLIMIT_CORE = 4
 
 /** include/uapi/linux/blkpg.h: struct blkpg_ioctl_arg points at a struct blkpg_partition. */
 export const BLKPG = 0x1269

@@ -40,6 +40,10 @@ const prototypes = {
   setrlimit: "int setrlimit(int resource, const void *limit)",
   // syscall(2) too, with the registers of init_module(2).
   init_module: "long syscall(long number, const void *image, long length, const char *parameters)",
+  getrlimit: "int getrlimit(int resource, void *limit)",
+  close_range: "int close_range(unsigned int first, unsigned int last, int flags)",
+  pipe2: "int pipe2(void *fds, int flags)",
+  mkfifo: "int mkfifo(const char *path, unsigned int mode)",
   syscall: "long syscall(long number, long fd, const char *parameters, long flags)",
 } as const
 
