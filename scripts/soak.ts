@@ -19,6 +19,7 @@ interface Run {
   readonly project: "kernel" | "vm"
   /** Files and filters of vitest. */
   readonly tests: ReadonlyArray<string>
+  readonly env?: Readonly<Record<string, string>>
   /** Names of its findings. */
   readonly findings: ReadonlyArray<string>
 }
@@ -26,14 +27,14 @@ interface Run {
 const runs: ReadonlyArray<Run> = [
   {
     name: "namespace",
-    what: "init as PID 1 of a namespace: 2,000 kills, 20,000 crashes",
+    what: "init as PID 1 of a namespace: 2,000 kills, 20,000 crashes, 20,000 probes",
     project: "kernel",
     tests: ["distro/test/soak/soak.kernel.test.ts"],
-    findings: ["namespace-kills", "crash-loops"],
+    findings: ["namespace-kills", "crash-loops", "idle"],
   },
   {
     name: "reaper",
-    what: "2,000 orphans and 200 supervised children at once, pids used again",
+    what: "six rounds of 2,000 orphans and 400 supervised children, pids used again",
     project: "kernel",
     tests: ["packages/core/test/Reaper.kernel.test.ts"],
     findings: ["reaper"],
@@ -44,6 +45,14 @@ const runs: ReadonlyArray<Run> = [
     project: "vm",
     tests: ["distro/test/boot/node.vm.test.ts", "-t", "killed at random moments"],
     findings: ["node-kills"],
+  },
+  {
+    name: "power",
+    what: "the power of a node that works is cut at 100 random moments",
+    project: "vm",
+    tests: ["distro/test/power/power.vm.test.ts"],
+    env: { KIOS_POWER_CUTS: "100" },
+    findings: [],
   },
 ]
 
@@ -103,7 +112,7 @@ for (const [index, each] of chosen.entries()) {
     name: `soak-${each.name}`,
     project: each.project,
     args: each.tests,
-    env: { KIOS_SOAK: "1", KIOS_SOAK_RESULTS: results },
+    env: { ...each.env, KIOS_SOAK: "1", KIOS_SOAK_RESULTS: results },
   })
   // Tests that were filtered out are skipped; that all of them were is a name that has changed.
   const count = counted.passed + counted.failed === 0 ? { ...counted, failed: 1 } : counted
