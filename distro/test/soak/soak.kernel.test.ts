@@ -9,7 +9,7 @@ import { growth, type Sample } from "./memory.ts"
 
 type Own<Options> = Omit<Options, keyof Common>
 
-const minutes = scaled(3, 30)
+const minutes = scaled(8, 60)
 const kills = scaled(300, 2000)
 const crashes = scaled(1500, 20_000)
 const probes = scaled(700, 20_000)
