@@ -40,6 +40,13 @@ const runs: ReadonlyArray<Run> = [
     findings: ["reaper"],
   },
   {
+    name: "output",
+    what: "a process that writes as fast as it can for a minute, and nobody reads",
+    project: "kernel",
+    tests: ["packages/core/test/LinuxOutput.kernel.test.ts"],
+    findings: [],
+  },
+  {
     name: "node",
     what: "a node in a virtual machine: containerd and the kubelet killed 200 times each",
     project: "vm",

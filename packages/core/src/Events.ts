@@ -13,8 +13,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
-import * as PubSub from "effect/PubSub"
-import * as Stream from "effect/Stream"
+import type * as Scope from "effect/Scope"
 import { formatAttributes } from "./internal/attributes.ts"
 import { Kernel } from "./Kernel.ts"
 import { Kmsg, labelOf, type Severity } from "./Kmsg.ts"
@@ -162,8 +161,8 @@ export interface EventsShape {
   readonly current: Effect.Effect<EventRecord>
   /** Waits until there has been an event since the last time this was asked. */
   readonly changed: Effect.Effect<void>
-  /** Events from now on. A listener that is too slow misses the oldest, as the numbers show. */
-  readonly stream: Stream.Stream<Recorded>
+  /** Calls `listener`, which must not throw, with every event until the scope closes; as a stream: {@link "./EventStream.ts"}. */
+  readonly listen: (listener: (event: Recorded) => void) => Effect.Effect<void, never, Scope.Scope>
 }
 
 /**
@@ -311,14 +310,12 @@ const bounded = (event: Event): Event => {
  * @example
  * ```ts
  * import * as Effect from "effect/Effect"
- * import * as Stream from "effect/Stream"
  * import { Events } from "@kios/core/Events"
  *
- * const alarm = Events.use((events) =>
- *   Stream.runForEach(events.stream, (event) =>
- *     event.kind === "process-unresponsive" ? Effect.logError(`${event.process} hangs`) : Effect.void,
- *   ),
- * )
+ * const tell = Effect.gen(function* () {
+ *   const events = yield* Events
+ *   yield* events.publish({ kind: "note", source: "disk", level: "notice", message: "grown to 8 GiB" })
+ * })
  * ```
  */
 export class Events extends Context.Service<Events, EventsShape>()("kios/Events") {
@@ -329,7 +326,7 @@ export class Events extends Context.Service<Events, EventsShape>()("kios/Events"
       const kernel = yield* Kernel
       const kmsg = yield* Kmsg
       const dirty = yield* Latch.make(false)
-      const listeners = yield* PubSub.sliding<Recorded>(KEPT)
+      const listeners = new Set<(event: Recorded) => void>()
       const kept: Array<Recorded> = []
       const processes = new Map<string, ProcessTotals>()
       let total = 0
@@ -352,8 +349,8 @@ export class Events extends Context.Service<Events, EventsShape>()("kios/Events"
               event.process,
               count(processes.get(event.process) ?? { process: event.process, ...none }, event),
             )
-          PubSub.publishUnsafe(listeners, recorded)
           dirty.openUnsafe()
+          for (const listener of listeners) listener(recorded)
         })
 
       return Events.of({
@@ -373,7 +370,18 @@ export class Events extends Context.Service<Events, EventsShape>()("kios/Events"
           events: [...kept],
         })),
         changed: Effect.andThen(dirty.await, dirty.close),
-        stream: Stream.fromPubSub(listeners),
+        listen: (listener) =>
+          Effect.asVoid(
+            Effect.acquireRelease(
+              // Its own object: the same function may listen twice.
+              Effect.sync(() => {
+                const own = (event: Recorded) => listener(event)
+                listeners.add(own)
+                return own
+              }),
+              (own) => Effect.sync(() => listeners.delete(own)),
+            ),
+          ),
       })
     }),
   )

@@ -83,12 +83,38 @@ export interface SpawnSpec {
   readonly env: Readonly<Record<string, string>>
   /** Directory of a cgroup v2 group that the process is born in. */
   readonly cgroup?: string
-  /** /proc/PID/oom_score_adj, -1000 to 1000. */
+  /** /proc/PID/oom_score_adj, -1000 to 1000, from its first instruction on. */
   readonly oomScoreAdj?: number
-  /** Called with every line the process writes to stdout or stderr, without its newline. Must not throw. */
+  /** Limits that it has from its first instruction on; those that are not given are init's own. */
+  readonly limits?: ResourceLimits
+  /** Where stdout and stderr go (to {@link KernelShape.openOutput}); without it, nowhere. */
+  readonly output?: ProcessOutput
+}
+
+/** Soft limits of a process; see getrlimit(2). The hard ones, up to which it may raise them, are init's. */
+export interface ResourceLimits {
+  /** RLIMIT_NOFILE. */
+  readonly openFiles?: number
+  /** RLIMIT_CORE in bytes. */
+  readonly core?: number
+}
+
+/** Where the output of a process goes, in all its runs. */
+export interface OutputSpec {
+  /** Called with every line, without its newline, that is not dropped for coming too fast. Must not throw. */
   readonly onLine?: (line: string) => void
   /** File that the output is appended to; beyond `maxBytes` it is renamed to `PATH.1` and begun again. */
   readonly log?: { readonly path: string; readonly maxBytes: number }
+  /** A FIFO that gets the output while somebody reads it; who comes late gets the last of the log first. */
+  readonly fifo?: string
+  /** Called when output was dropped, with how much; at most once in 10 seconds while it goes on. Must not throw. */
+  readonly onDropped?: (bytes: number) => void
+}
+
+/** An open output; see {@link KernelShape.openOutput}. */
+export interface ProcessOutput {
+  /** Takes in at once what was written so far: for the last words of a process that has ended. */
+  readonly flush: () => void
 }
 
 /** A process that this init started. */
@@ -132,6 +158,12 @@ export interface KernelShape {
 
   /** Starts a process; it leads a session of its own. */
   readonly spawn: (spec: SpawnSpec) => Effect.Effect<ChildProcess, KernelError>
+  /**
+   * Opens the pipe that processes write their output to, until the scope
+   * closes; pipe2(2). Nobody who writes waits for a reader of the log or the
+   * FIFO. A log that cannot be written loses lines and nothing else.
+   */
+  readonly openOutput: (spec: OutputSpec) => Effect.Effect<ProcessOutput, KernelError, Scope.Scope>
   /** kill(2). */
   readonly kill: (pid: number, signal: Signal) => Effect.Effect<void, KernelError>
   /** The next dead child, left in place (waitid(2) P_ALL, WEXITED|WNOHANG|WNOWAIT); undefined when there is none. */
@@ -164,6 +196,8 @@ export interface KernelShape {
   readonly readDirectory: (path: string) => Effect.Effect<ReadonlyArray<string>, KernelError>
   /** lstat(2), or undefined when there is nothing at that path. */
   readonly stat: (path: string) => Effect.Effect<FileStat | undefined, KernelError>
+  /** mkfifo(3); default mode `0o600`. */
+  readonly makeFifo: (path: string, mode?: number) => Effect.Effect<void, KernelError>
   /** symlink(2). */
   readonly symlink: (target: string, path: string) => Effect.Effect<void, KernelError>
   /** readlink(2). */

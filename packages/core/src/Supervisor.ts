@@ -24,22 +24,30 @@ import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
 import * as Result from "effect/Result"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import { type Event, Events } from "./Events.ts"
 import * as Machine from "./internal/SupervisorMachine.ts"
-import { Kernel, type ChildProcess, type ExitStatus, type SpawnSpec } from "./Kernel.ts"
+import {
+  Kernel,
+  type ChildProcess,
+  type ExitStatus,
+  type OutputSpec,
+  type ProcessOutput,
+  type SpawnSpec,
+} from "./Kernel.ts"
 import { ask, type Liveness } from "./Liveness.ts"
 import type { Readiness } from "./Readiness.ts"
 import * as RestartPolicy from "./RestartPolicy.ts"
 import type { Tolerance } from "./Stage.ts"
 
 /** What to keep running. */
-export interface ProcessSpec extends SpawnSpec {
+export interface ProcessSpec extends Omit<SpawnSpec, "output">, Omit<OutputSpec, "onDropped"> {
   /** Names the process in logs and errors. */
   readonly name: string
   readonly readiness: Readiness
@@ -134,6 +142,9 @@ export interface SupervisorShape {
  * ```
  */
 export const tolerates: ReadonlyArray<Tolerance> = [
+  { operation: "openOutput", because: "the process runs, and its output is lost until it is started again" },
+  { operation: "makeFifo", errno: ["EEXIST"], because: "it was made before", silent: true },
+  { operation: "makeFifo", because: "the output is in the log file" },
   {
     operation: "readText",
     path: /\/memory\.events$/u,
@@ -176,10 +187,7 @@ export class Supervisor extends Context.Service<Supervisor, SupervisorShape>()("
       const events = yield* Events
       return Supervisor.of({
         supervise: (spec) =>
-          supervise(spec).pipe(
-            Effect.provideService(Kernel, kernel),
-            Effect.provideService(Events, events),
-          ),
+          supervise(spec).pipe(Effect.provideService(Kernel, kernel), Effect.provideService(Events, events)),
       })
     }),
   )
@@ -221,6 +229,9 @@ const supervise = Effect.fnUntraced(function* (
   const inputs: Array<Machine.Input> = []
   const going = new Map<string, Fiber.Fiber<unknown>>()
   const lines: Array<string> = []
+  const outputScope = yield* Scope.make()
+  const context = yield* Effect.context<never>()
+  let output: ProcessOutput | undefined
   let machine = Machine.initial
   let child: ChildProcess | undefined
   let oomKillsBefore: number | undefined
@@ -238,17 +249,42 @@ const supervise = Effect.fnUntraced(function* (
     })
   const milliseconds = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
 
+  const openOutput = Effect.gen(function* () {
+    const { fifo, log, onLine } = spec
+    if (fifo !== undefined)
+      yield* Effect.catch(kernel.makeFifo(fifo), (error) =>
+        error.errno === "EEXIST" ? Effect.void : Effect.logWarning(error.message),
+      )
+    const open = kernel.openOutput({
+      ...(log === undefined ? {} : { log }),
+      ...(fifo === undefined ? {} : { fifo }),
+      onLine: (line) => {
+        lines.push(line)
+        if (lines.length > KEPT_LINES) lines.shift()
+        onLine?.(line)
+      },
+      onDropped: (bytes) => {
+        Effect.runForkWith(context)(events.publish({ kind: "output-dropped", process: spec.name, bytes }))
+      },
+    })
+    output = yield* Scope.provide(open, outputScope)
+  }).pipe(Effect.catch((error) => Effect.logWarning(`its output is lost: ${error.message}`)))
+
   const spawn = (run: number) =>
     Effect.gen(function* () {
       lines.length = 0
+      if (output === undefined) yield* openOutput
       oomKillsBefore = yield* oomKills(kernel, spec.cgroup)
+      const { args, cgroup, command, env, oomScoreAdj } = spec
       child = yield* kernel.spawn({
-        ...spec,
-        onLine: (line) => {
-          lines.push(line)
-          if (lines.length > KEPT_LINES) lines.shift()
-          spec.onLine?.(line)
-        },
+        command,
+        args,
+        env,
+        // No process of the host writes its memory to a disk: it holds the node's secrets.
+        limits: { core: 0, ...spec.limits },
+        ...(cgroup === undefined ? {} : { cgroup }),
+        ...(oomScoreAdj === undefined ? {} : { oomScoreAdj }),
+        ...(output === undefined ? {} : { output }),
       })
       yield* tell({ _tag: "Spawned", run, pid: child.pid })
     }).pipe(Effect.catchCause((cause) => tell({ _tag: "NotSpawned", run, reason: wordsOf(cause) })))
@@ -256,6 +292,7 @@ const supervise = Effect.fnUntraced(function* (
   const awaitExit = (run: number, { exit }: ChildProcess) =>
     Effect.gen(function* () {
       const status = yield* exit
+      output?.flush()
       let oomKilled = false
       if (status._tag === "Signaled" && status.signal === "SIGKILL" && oomKillsBefore !== undefined)
         oomKilled = ((yield* oomKills(kernel, spec.cgroup)) ?? 0) > oomKillsBefore
@@ -409,7 +446,12 @@ const supervise = Effect.fnUntraced(function* (
   )
 
   yield* tell({ _tag: "Start" })
-  yield* Effect.addFinalizer(() => Effect.andThen(tell({ _tag: "Stop" }), Deferred.await(stopped)))
+  yield* Effect.addFinalizer(() =>
+    tell({ _tag: "Stop" }).pipe(
+      Effect.andThen(Deferred.await(stopped)),
+      Effect.andThen(Scope.close(outputScope, Exit.void)),
+    ),
+  )
 
   return {
     name: spec.name,

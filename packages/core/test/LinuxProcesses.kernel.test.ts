@@ -2,32 +2,54 @@
 import * as LinuxKernel from "@kios/core/linux/LinuxKernel"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import * as fs from "node:fs"
-import * as os from "node:os"
-import * as path from "node:path"
+import { execFile } from "node:child_process"
+import { fileURLToPath } from "node:url"
 
 const kernel = LinuxKernel.make()
-const openFiles = () => fs.readdirSync("/proc/self/fd").length
 
 describe("processes of the live kernel", () => {
-  it.live("a log is closed when its process has ended", () =>
-    Effect.gen(function* () {
-      const directory = fs.mkdtempSync(path.join(os.tmpdir(), "kios-log-"))
-      const log = { path: path.join(directory, "log"), maxBytes: 64 }
-      const once = Effect.gen(function* () {
-        const child = yield* kernel.spawn({ command: "/bin/echo", args: ["hello"], env: {}, log })
-        yield* child.exit
-      })
-      yield* once
-      const before = openFiles()
-      for (let round = 0; round < 40; round++) yield* once
-      // The streams of the last child close a turn or two after its exit.
-      yield* Effect.sleep("10 millis").pipe(
-        Effect.repeat({ times: 200, until: () => openFiles() <= before + 2 }),
-      )
-      assert.isAtMost(openFiles(), before + 2)
-      fs.rmSync(directory, { recursive: true })
-    }),
+  it.live(
+    "a process lives where it was told to, from its first instruction on, and inherits nothing else",
+    () =>
+      Effect.gen(function* () {
+        const script = fileURLToPath(new URL("placement.ts", import.meta.url))
+        const output = yield* Effect.callback<string>((resume) => {
+          execFile(
+            "unshare",
+            ["--mount", "--propagation=private", process.execPath, "--conditions=@kios/source", script],
+            { timeout: 60_000, killSignal: "SIGKILL" },
+            (_error, stdout, stderr) => resume(Effect.succeed(stdout === "" ? stderr : stdout)),
+          )
+        })
+        assert.match(output, /^\{/u, output)
+        const { errors, first, told, unchanged } = JSON.parse(output)
+        const { openFiles, ...rest } = told
+        assert.deepStrictEqual(rest, {
+          cgroup: true,
+          oomScoreAdj: "321",
+          core: "0",
+          environment: "ONE=1\0",
+          descriptors: ["0", "1", "2"],
+          stdin: "/dev/null",
+          oneOutput: true,
+          stdout: "pipe:[N]",
+          directory: "/",
+          umask: "0022",
+          blocked: "0",
+          ignored: "0",
+          session: true,
+          terminal: "0",
+        })
+        assert.strictEqual(openFiles[0], "4096")
+        assert.deepStrictEqual(first, {
+          count: 50,
+          different: [`321 0::/${first.group} 4096 0`],
+          group: first.group,
+        })
+        assert.deepStrictEqual(errors, ["ENOENT", "ENOENT"])
+        assert.isTrue(unchanged, "init is where it was, with what it had")
+      }),
+    90_000,
   )
 
   it.live("what Node throws instead of telling is an error like any other", () =>

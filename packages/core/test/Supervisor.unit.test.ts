@@ -2,15 +2,24 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
+import { Events } from "@kios/core/Events"
+import * as Liveness from "@kios/core/Liveness"
 import * as Readiness from "@kios/core/Readiness"
 import * as RestartPolicy from "@kios/core/RestartPolicy"
 import { type ProcessSpec, Supervisor } from "@kios/core/Supervisor"
 import * as TestMachine from "@kios/core/testing/TestMachine"
 import { exits, forever, ignoring, inTurn, prints, type Program } from "@kios/core/testing/TestPrograms"
 
-const supervised = (program: Program, spec: Partial<ProcessSpec> = {}) =>
+const supervised = (
+  program: Program,
+  spec: Partial<ProcessSpec> = {},
+  files: TestMachine.TestMachineOptions["files"] = {},
+) =>
   Effect.gen(function* () {
-    const machine = TestMachine.make({ programs: { "/bin/agent": program } })
+    const machine = TestMachine.make({
+      programs: { "/bin/agent": program },
+      files: { ...files, ...(spec.cgroup === undefined ? {} : { "/cg/memory.events": "oom_kill 0\n" }) },
+    })
     const scope = yield* Scope.make()
     const process = yield* Supervisor.use((supervisor) =>
       supervisor.supervise({
@@ -212,6 +221,186 @@ describe("restart", () => {
       yield* process.restart
       yield* TestClock.adjust(0)
       assert.strictEqual(yield* state, "Up")
+    }),
+  )
+})
+
+describe("liveness", () => {
+  /** Answers until it is told not to. */
+  const answering = () => {
+    const switch_ = { answers: true, asked: 0 }
+    const probe = Effect.suspend(() => {
+      switch_.asked++
+      return switch_.answers ? Effect.void : Effect.never
+    })
+    return { switch_, liveness: Liveness.make("GET /healthz", probe) }
+  }
+
+  it.effect("a process that no longer answers is ended and started again", () =>
+    Effect.gen(function* () {
+      const { liveness, switch_ } = answering()
+      const { log, machine, process, state } = yield* supervised(forever, { liveness })
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(yield* process.starts, 1)
+      assert.strictEqual(switch_.asked, 720)
+      switch_.answers = false
+      // The next probe, and three more: 5 s each.
+      yield* TestClock.adjust("24 seconds")
+      assert.strictEqual(yield* state, "Up")
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(
+        (yield* process.lastDeath)?.reason,
+        "unresponsive: no answer to GET /healthz within 5s",
+      )
+      assert.match(log()[1] ?? "", /^kill\(\d+, SIGTERM\)$/u)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* process.starts, 2)
+      assert.isTrue(
+        machine.kmsg.some((line) => line.includes("agent: unresponsive: 4 probes failed in a row")),
+        machine.kmsg.join("\n"),
+      )
+    }),
+  )
+
+  it.effect("one that answers now and then is left alone", () =>
+    Effect.gen(function* () {
+      let asked = 0
+      const { process } = yield* supervised(forever, {
+        liveness: Liveness.make(
+          "a question",
+          Effect.suspend(() => (++asked % 4 === 0 ? Effect.void : Effect.fail("busy"))),
+        ),
+      })
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(yield* process.starts, 1)
+    }),
+  )
+
+  it.effect(
+    "a question that breaks is one without an answer, and a process that ignores SIGTERM is killed",
+    () =>
+      Effect.gen(function* () {
+        const { log, process } = yield* supervised(inTurn(ignoring(["SIGTERM"]), forever), {
+          liveness: Liveness.make("a question", Effect.die(new Error("bug")), {
+            every: "1 second",
+            failures: 2,
+          }),
+          stopTimeout: "7 seconds",
+        })
+        yield* TestClock.adjust("8999 millis")
+        assert.deepStrictEqual(
+          log()
+            .slice(1)
+            .map((line) => line.replace(/\d+/u, "N")),
+          ["kill(N, SIGTERM)", "kill(N, SIGCONT)"],
+        )
+        yield* TestClock.adjust("1 millis")
+        assert.deepInclude(yield* process.lastDeath, {
+          reason: "unresponsive: bug",
+          status: { _tag: "Signaled", signal: "SIGKILL" },
+          ranForMs: 9000,
+        })
+      }),
+  )
+
+  it.effect("nobody is asked before it is up, nor after it is gone", () =>
+    Effect.gen(function* () {
+      const { liveness, switch_ } = answering()
+      const gate = yield* Deferred.make<void>()
+      const { scope } = yield* supervised(forever, {
+        liveness,
+        readiness: Readiness.make("the gate", Deferred.await(gate)),
+      })
+      yield* TestClock.adjust("30 seconds")
+      assert.strictEqual(switch_.asked, 0)
+      yield* Deferred.succeed(gate, undefined)
+      yield* TestClock.adjust("30 seconds")
+      assert.strictEqual(switch_.asked, 6)
+      yield* Scope.close(scope, Exit.void)
+      yield* TestClock.adjust("30 seconds")
+      assert.strictEqual(switch_.asked, 6)
+    }),
+  )
+
+  it.live("the time in which init itself does not run is not held against the process", () =>
+    Effect.gen(function* () {
+      // The answer takes a few turns of the loop, which stands still for longer than the answer may take.
+      const answer = Effect.sleep("20 millis").pipe(Effect.repeat({ times: 3 }), Effect.asVoid)
+      const asking = yield* Effect.forkChild(
+        Liveness.ask(Liveness.make("a question", answer, { timeout: "2 seconds" })),
+        { startImmediately: true },
+      )
+      const until = performance.now() + 2500
+      while (performance.now() < until);
+      yield* Fiber.join(asking)
+    }),
+  )
+})
+
+describe("events", () => {
+  it.effect("every run has one start and one end, with its exit code or signal", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make({
+        programs: { "/bin/agent": inTurn(exits(3), exits(0, "1 second"), forever) },
+      })
+      const record = yield* Effect.gen(function* () {
+        const scope = yield* Scope.make()
+        const supervisor = yield* Supervisor
+        const process = yield* Scope.provide(
+          supervisor.supervise({
+            name: "agent",
+            command: "/bin/agent",
+            args: [],
+            env: {},
+            readiness: Readiness.immediate,
+          }),
+          scope,
+        )
+        yield* TestClock.adjust("10 seconds")
+        yield* machine.kernel.kill(machine.processes()[0]?.pid ?? 0, "SIGABRT")
+        yield* TestClock.adjust("10 seconds")
+        yield* process.restart
+        yield* TestClock.adjust("10 seconds")
+        yield* Scope.close(scope, Exit.void)
+        return yield* Events.use((events) => events.current)
+      }).pipe(Effect.provide(TestMachine.platform(machine)))
+      assert.deepStrictEqual(
+        record.events.flatMap((event) =>
+          event.kind === "process-ended"
+            ? [[event.run, event.exitCode ?? event.signal, event.wanted]]
+            : event.kind === "process-started"
+              ? [[event.run]]
+              : [],
+        ),
+        [
+          [1],
+          [1, 3, false],
+          [2],
+          [2, 0, false],
+          [3],
+          [3, "SIGABRT", false],
+          [4],
+          [4, "SIGTERM", true],
+          [5],
+          [5, "SIGTERM", true],
+        ],
+      )
+      assert.deepInclude(record.processes[0], { starts: 5, deaths: 3, wantedEnds: 2, pid: null })
+    }),
+  )
+
+  it.effect("a SIGKILL that the kernel counts as its own is told so", () =>
+    Effect.gen(function* () {
+      for (const [kills, expected] of [
+        ["1", "signal SIGKILL, by the kernel for want of memory"],
+        ["0", "signal SIGKILL"],
+      ] as const) {
+        const { machine, process } = yield* supervised(forever, { cgroup: "/cg" }, { "/cg/cgroup.procs": "" })
+        machine.write({ "/cg/memory.events": `low 0\noom 1\noom_kill ${kills}\n` })
+        yield* machine.kernel.kill(machine.processes()[0]?.pid ?? 0, "SIGKILL")
+        yield* TestClock.adjust(0)
+        assert.strictEqual((yield* process.lastDeath)?.reason, expected)
+      }
     }),
   )
 })

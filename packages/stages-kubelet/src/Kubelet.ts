@@ -22,7 +22,8 @@ import { KubeletConfigFile } from "./KubeletConfigFile.ts"
 import * as ManifestErrors from "./ManifestErrors.ts"
 
 const LOG = "/run/kios/log/kubelet.log"
-const LOG_BYTES = 4 * 1024 * 1024
+const LOG_BYTES = 2 * 1024 * 1024
+const FIFO = "/run/kubelet.log"
 const HEALTHZ = "http://127.0.0.1:10248/healthz"
 const HEALTHY_WITHIN = "3 minutes"
 // Longer, so that a start that takes too long is what the error tells.
@@ -67,6 +68,7 @@ export const stage = Stage.make({
         oomScoreAdj: -450,
         startTimeout: HEALTHY_WITHIN,
         log: { path: LOG, maxBytes: LOG_BYTES },
+        fifo: FIFO,
         onLine,
         readiness: Readiness.httpOk(HEALTHZ),
         liveness: Liveness.httpOk(HEALTHZ),

@@ -24,7 +24,8 @@ import * as ContainerdConfig from "./ContainerdConfig.ts"
 
 const CONFIG = "/run/kios/containerd.toml"
 const LOG = "/run/kios/log/containerd.log"
-const LOG_BYTES = 4 * 1024 * 1024
+const LOG_BYTES = 2 * 1024 * 1024
+const FIFO = "/run/containerd.log"
 // Slow disks and emulated machines; a healthy start takes a second or two.
 const READY_WITHIN = "2 minutes"
 // Longer, so that a start that takes too long is what the error tells.
@@ -63,6 +64,7 @@ export const make = (config: ContainerdConfig.ContainerdConfigOptions) => {
         oomScoreAdj: -999,
         startTimeout: READY_WITHIN,
         log: { path: LOG, maxBytes: LOG_BYTES },
+        fifo: FIFO,
         liveness: yield* liveness(config.address),
         readiness: Readiness.make(
           `health and CRI at ${config.address}`,

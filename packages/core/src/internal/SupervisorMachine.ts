@@ -85,7 +85,12 @@ export type Input =
   | { readonly _tag: "NotReady"; readonly run: number; readonly reason: string }
   | { readonly _tag: "ProbePassed"; readonly run: number }
   | { readonly _tag: "ProbeFailed"; readonly run: number; readonly reason: string }
-  | { readonly _tag: "Exited"; readonly run: number; readonly status: ExitStatus; readonly oomKilled: boolean }
+  | {
+      readonly _tag: "Exited"
+      readonly run: number
+      readonly status: ExitStatus
+      readonly oomKilled: boolean
+    }
   | { readonly _tag: "TimeIsUp"; readonly run: number; readonly timer: Timer }
 
 export type Timer = "start" | "stop" | "kill" | "back-off"

@@ -9,11 +9,12 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as fs from "node:fs"
-import { Kernel, type KernelShape, type Signal } from "../Kernel.ts"
+import { Kernel, type KernelShape, type ResourceLimits, type Signal } from "../Kernel.ts"
 import { KernelError } from "../KernelError.ts"
 import * as abi from "./abi.ts"
 import * as files from "./files.ts"
 import * as libc from "./libc.ts"
+import * as output from "./output.ts"
 import * as processes from "./processes.ts"
 
 /** What {@link make} and {@link layer} take. */
@@ -116,16 +117,54 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
       ).pipe(Effect.ensuring(Effect.sync(() => fs.closeSync(fd))))
     })
 
-  const children = processes.make({
-    waitid: () => {
-      const info = Buffer.alloc(abi.SIGINFO_BYTES)
-      const result = c.call("waitid", abi.P_ALL, 0, info, abi.WEXITED | abi.WNOHANG | abi.WNOWAIT)
-      return result.value === -1
-        ? { errno: result.errno, pid: 0 }
-        : { errno: "", pid: info.readInt32LE(abi.SIGINFO_PID_OFFSET) }
+  /** Sets limits of this process; returns what sets them back. See getrlimit(2). */
+  const limit = (limits: ResourceLimits): (() => void) => {
+    const undo: Array<() => void> = []
+    const set = (resource: number, soft: number | undefined) => {
+      const own = Buffer.alloc(16)
+      if (soft === undefined || c.call("getrlimit", resource, own).value === -1) return
+      const wanted = Buffer.from(own)
+      wanted.writeBigUInt64LE(BigInt(soft), 0)
+      if (wanted.readBigUInt64LE(8) < BigInt(soft)) wanted.writeBigUInt64LE(BigInt(soft), 8)
+      // Refused to who may not raise it; then the process has what init has.
+      if (c.call("setrlimit", resource, wanted).value === -1) return
+      undo.push(() => void c.call("setrlimit", resource, own))
+    }
+    set(abi.RLIMIT_NOFILE, limits.openFiles)
+    set(abi.RLIMIT_CORE, limits.core)
+    return () => {
+      for (const back of undo) back()
+    }
+  }
+
+  const children = processes.make(
+    {
+      waitid: () => {
+        const info = Buffer.alloc(abi.SIGINFO_BYTES)
+        const result = c.call("waitid", abi.P_ALL, 0, info, abi.WEXITED | abi.WNOHANG | abi.WNOWAIT)
+        return result.value === -1
+          ? { errno: result.errno, pid: 0 }
+          : { errno: "", pid: info.readInt32LE(abi.SIGINFO_PID_OFFSET) }
+      },
+      waitpid: (pid) => c.call("waitpid", pid, null, abi.WNOHANG),
     },
-    waitpid: (pid) => c.call("waitpid", pid, null, abi.WNOHANG),
-  })
+    {
+      limit,
+      closeOnExec: () => void c.call("close_range", 3, abi.ALL_DESCRIPTORS, abi.CLOSE_RANGE_CLOEXEC),
+    },
+  )
+
+  const openOutput: KernelShape["openOutput"] = (spec) =>
+    Effect.acquireRelease(
+      Effect.suspend(() => {
+        const ends = Buffer.alloc(8)
+        const result = c.call("pipe2", ends, abi.O_CLOEXEC)
+        return result.value === -1
+          ? Effect.fail(new KernelError({ syscall: "pipe2", errno: result.errno }))
+          : Effect.succeed(output.make(spec, ends.readInt32LE(0), ends.readInt32LE(4)))
+      }),
+      (open) => Effect.sync(open.close),
+    )
 
   return Kernel.of({
     mount: (call) =>
@@ -165,6 +204,8 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
         )
       }),
     ...children,
+    openOutput,
+    makeFifo: (path, mode = 0o600) => Effect.asVoid(inPlace({ path }, "mkfifo", path, mode)),
     onSignal: (signals, handler) =>
       Effect.acquireRelease(
         Effect.sync(() =>

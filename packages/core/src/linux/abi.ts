@@ -74,5 +74,13 @@ export const AF_INET = 2
 export const SOCK_DGRAM = 2
 export const SOCK_CLOEXEC = 0x80000
 
+/** open(2), pipe2(2) */
+export const O_CLOEXEC = 0x80000
+
+/** close_range(2) */
+export const CLOSE_RANGE_CLOEXEC = 4
+export const ALL_DESCRIPTORS = 0xffff_ffff
+
 /** getrlimit(2) */
 export const RLIMIT_NOFILE = 7
+export const RLIMIT_CORE = 4

@@ -37,6 +37,10 @@ const prototypes = {
   close: "int close(int fd)",
   ioctl: "int ioctl(int fd, unsigned long request, void *argument)",
   setrlimit: "int setrlimit(int resource, const void *limit)",
+  getrlimit: "int getrlimit(int resource, void *limit)",
+  close_range: "int close_range(unsigned int first, unsigned int last, int flags)",
+  pipe2: "int pipe2(void *fds, int flags)",
+  mkfifo: "int mkfifo(const char *path, unsigned int mode)",
   syscall: "long syscall(long number, long fd, const char *parameters, long flags)",
 } as const
 

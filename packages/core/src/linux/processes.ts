@@ -4,9 +4,10 @@
  */
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
-import type { ExitStatus, KernelShape } from "../Kernel.ts"
+import type { ExitStatus, KernelShape, ResourceLimits } from "../Kernel.ts"
 import { KernelError } from "../KernelError.ts"
 import { toKernelError } from "./files.ts"
+import type { LiveOutput } from "./output.ts"
 
 interface Wait {
   /** Peeks at a dead child without taking its status. */
@@ -14,64 +15,30 @@ interface Wait {
   readonly waitpid: (pid: number) => { readonly value: number; readonly errno: string }
 }
 
-// A line that never ends must not fill PID 1's memory.
-const MAX_LINE = 4096
+/** What a child inherits and init has otherwise: set for the moment of the fork, and then put back. */
+interface Inherited {
+  /** Sets the limits; returns what puts back those that there were. */
+  readonly limit: (limits: ResourceLimits) => () => void
+  /** Marks every descriptor but 0, 1 and 2 as one that a new program does not get. */
+  readonly closeOnExec: () => void
+}
 
-/** Cuts a byte stream into lines, bounded. */
-const lineReader = (onLine: (line: string) => void) => {
-  let rest = ""
-  return {
-    push: (chunk: string) => {
-      const parts = (rest + chunk).split("\n")
-      rest = parts.pop() ?? ""
-      for (const part of parts) onLine(part.slice(0, MAX_LINE))
-      if (rest.length > MAX_LINE) {
-        onLine(rest.slice(0, MAX_LINE))
-        rest = ""
-      }
-    },
-    end: () => {
-      if (rest !== "") onLine(rest)
-      rest = ""
-    },
+/** Writes to a file of /proc or the cgroup filesystem; returns errno's name, or "". */
+const control = (path: string, value: string): string => {
+  try {
+    fs.writeFileSync(path, value)
+    return ""
+  } catch (cause) {
+    return (cause as NodeJS.ErrnoException).code ?? "EIO"
   }
 }
 
-/** Appends to a file of bounded size. A log that cannot be written loses lines, never the process. */
-const logWriter = (path: string, maxBytes: number) => {
-  let fd: number | undefined
-  let size = 0
-  const close = () => {
-    if (fd === undefined) return
-    const open = fd
-    fd = undefined
-    try {
-      fs.closeSync(open)
-    } catch {
-      // Nothing more can be done with it.
-    }
-  }
-  return {
-    close,
-    write: (chunk: string) => {
-      try {
-        if (fd !== undefined && size > maxBytes) {
-          close()
-          fs.renameSync(path, `${path}.1`)
-        }
-        if (fd === undefined) {
-          fd = fs.openSync(path, "a", 0o640)
-          size = fs.fstatSync(fd).size
-        }
-        size += fs.writeSync(fd, chunk)
-      } catch {
-        close()
-      }
-    },
-  }
-}
+const OOM_SCORE_ADJ = "/proc/self/oom_score_adj"
 
-export const make = (wait: Wait): Pick<KernelShape, "spawn" | "kill" | "peekDeadChild" | "reap"> => {
+export const make = (
+  wait: Wait,
+  inherited: Inherited,
+): Pick<KernelShape, "spawn" | "kill" | "peekDeadChild" | "reap"> => {
   // Filled in the same tick as the spawn, so that the reaper, which runs on
   // this thread too, can never see a child of ours before its pid is here.
   const supervised = new Map<number, object>()
@@ -79,20 +46,36 @@ export const make = (wait: Wait): Pick<KernelShape, "spawn" | "kill" | "peekDead
   const spawn: KernelShape["spawn"] = (spec) =>
     Effect.callback<Effect.Success<ReturnType<KernelShape["spawn"]>>, KernelError>((resume) => {
       const failed = (error: KernelError) => resume(Effect.fail(error))
-      // A process is born into its parent's cgroup, so the parent goes there
-      // for the moment of the fork: the child never runs outside its limits.
-      const home = spec.cgroup === undefined ? undefined : currentCgroup()
-      if (spec.cgroup !== undefined) {
-        try {
-          fs.writeFileSync(`${spec.cgroup}/cgroup.procs`, "0")
-        } catch (cause) {
-          return failed(toKernelError("write", `${spec.cgroup}/cgroup.procs`, cause))
+      // A process is born with its parent's cgroup, OOM score and limits, so
+      // the parent takes them on for the moment of the fork: the child never
+      // runs without. Init itself is never chosen by the OOM killer.
+      const undo: Array<() => void> = []
+      const become = () => {
+        if (spec.cgroup !== undefined) {
+          const home = currentCgroup()
+          const errno = control(`${spec.cgroup}/cgroup.procs`, "0")
+          if (errno !== "")
+            return new KernelError({ syscall: "write", errno, path: `${spec.cgroup}/cgroup.procs` })
+          // Init stays in the child's group if it cannot go home: wrong accounting, not a reason to lose the child.
+          if (home !== undefined) undo.push(() => void control(`${home}/cgroup.procs`, "0"))
         }
+        if (spec.oomScoreAdj !== undefined) {
+          const own = fs.readFileSync(OOM_SCORE_ADJ, "utf8")
+          // Refused to who may not lower it; then the process just has no score of its own.
+          if (control(OOM_SCORE_ADJ, String(spec.oomScoreAdj)) === "")
+            undo.push(() => void control(OOM_SCORE_ADJ, own))
+        }
+        if (spec.limits !== undefined) undo.push(inherited.limit(spec.limits))
+        return undefined
       }
-      const output = spec.onLine === undefined && spec.log === undefined ? "ignore" : "pipe"
       const { spawn: start } = process.getBuiltinModule("node:child_process")
+      const output = (spec.output as LiveOutput | undefined)?.descriptor ?? "ignore"
       let child: ReturnType<typeof start>
       try {
+        // Node opens nothing without O_CLOEXEC; what was handed down to this process may be another matter.
+        inherited.closeOnExec()
+        const refused = become()
+        if (refused !== undefined) return failed(refused)
         child = start(spec.command, [...spec.args], {
           cwd: "/",
           env: { ...spec.env },
@@ -105,13 +88,7 @@ export const make = (wait: Wait): Pick<KernelShape, "spawn" | "kill" | "peekDead
         const errno = (cause as NodeJS.ErrnoException).code ?? "EIO"
         return failed(new KernelError({ syscall: "spawn", errno, path: spec.command }))
       } finally {
-        if (home !== undefined) {
-          try {
-            fs.writeFileSync(`${home}/cgroup.procs`, "0")
-          } catch {
-            // Init stays in the child's group: wrong accounting, not a reason to lose the child.
-          }
-        }
+        for (const back of undo.toReversed()) back()
       }
       const pid = child.pid
       if (pid === undefined) {
@@ -119,23 +96,6 @@ export const make = (wait: Wait): Pick<KernelShape, "spawn" | "kill" | "peekDead
           failed(new KernelError({ syscall: "spawn", errno: cause.code ?? "EIO", path: spec.command })),
         )
         return
-      }
-      if (spec.oomScoreAdj !== undefined) {
-        try {
-          fs.writeFileSync(`/proc/${pid}/oom_score_adj`, String(spec.oomScoreAdj))
-        } catch {
-          // The process is gone already; its exit status will say why.
-        }
-      }
-      const log = spec.log === undefined ? undefined : logWriter(spec.log.path, spec.log.maxBytes)
-      for (const stream of [child.stdout, child.stderr]) {
-        if (stream === null || stream === undefined) continue
-        stream.setEncoding("utf8").on("error", () => {})
-        if (log !== undefined) stream.on("data", log.write)
-        if (spec.onLine !== undefined) {
-          const lines = lineReader(spec.onLine)
-          stream.on("data", lines.push).on("end", lines.end)
-        }
       }
       const waiting: Array<(status: ExitStatus) => void> = []
       let ended: ExitStatus | undefined
@@ -148,8 +108,6 @@ export const make = (wait: Wait): Pick<KernelShape, "spawn" | "kill" | "peekDead
         process.emit("SIGCHLD", "SIGCHLD")
       })
       child.on("error", () => {})
-      // Not "exit": what is in the pipes comes after it.
-      child.once("close", () => log?.close())
       const exit = Effect.callback<ExitStatus>((done) => {
         if (ended !== undefined) return done(Effect.succeed(ended))
         const tell = (status: ExitStatus) => done(Effect.succeed(status))

@@ -33,6 +33,8 @@ const pathOf = (operation: Fallible, args: ReadonlyArray<unknown>): string | und
       return (first as Parameters<KernelShape["mount"]>[0]).target
     case "spawn":
       return (first as Parameters<KernelShape["spawn"]>[0]).command
+    case "openOutput":
+      return (first as Parameters<KernelShape["openOutput"]>[0]).log?.path
     case "symlink":
       return String(args[1])
     case "peekDeadChild":

@@ -56,6 +56,7 @@ type FileOperation =
   | "makeDirectory"
   | "readDirectory"
   | "stat"
+  | "makeFifo"
   | "symlink"
   | "readLink"
   | "rename"
@@ -179,6 +180,13 @@ export const make = (operate: Operate, table: MountTable): Pick<KernelShape, Fil
             return undefined
           throw cause
         }
+      }),
+    makeFifo: (path, mode = 0o600) =>
+      operate("makeFifo", "mkfifo", `mkfifo(${quote(path)}, 0${mode.toString(8)})`, { path }, () => {
+        const { found, name, parent } = table.walk(path, false)
+        if (found !== undefined) return refuse("EEXIST")
+        table.assertWritable(parent)
+        ;(parent.inode as Directory).create(name, new SpecialFile("fifo", undefined, mode))
       }),
     symlink: (target, path) =>
       operate("symlink", "symlink", `symlink(${quote(target)}, ${quote(path)})`, { path }, () => {

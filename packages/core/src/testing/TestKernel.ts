@@ -6,7 +6,7 @@
 import * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { Kernel, type KernelShape, type RebootCommand, type Signal } from "../Kernel.ts"
+import { Kernel, type KernelShape, type ProcessOutput, type RebootCommand, type Signal } from "../Kernel.ts"
 import { KernelError } from "../KernelError.ts"
 import { type Call, type CallLog, type Operation, reads } from "./TestCalls.ts"
 import { make as fileOperations, type About, opening, type Operate, quote } from "./TestFileOperations.ts"
@@ -42,6 +42,10 @@ const propagations: Readonly<Record<string, Propagation>> = {
   MS_PRIVATE: "private",
   MS_SLAVE: "slave",
   MS_UNBINDABLE: "unbindable",
+}
+
+interface MemoryOutput extends ProcessOutput {
+  readonly print: (line: string) => void
 }
 
 /** Makes the door. */
@@ -109,14 +113,9 @@ export const make = (state: MachineState): KernelShape => {
       }),
       ({ cgroup, program }) => {
         const { cgroup: _, ...rest } = spec
-        return state.processes.start(
-          program,
-          cgroup === undefined ? rest : { ...rest, cgroup },
-          1,
-          (line) => {
-            spec.onLine?.(line)
-            if (spec.log !== undefined) appendLog(spec.log.path, spec.log.maxBytes, `${line}\n`)
-          },
+        const output = spec.output as MemoryOutput | undefined
+        return state.processes.start(program, cgroup === undefined ? rest : { ...rest, cgroup }, 1, (line) =>
+          output?.print(line),
         )
       },
     )
@@ -140,6 +139,25 @@ export const make = (state: MachineState): KernelShape => {
       if (!(cause instanceof Errno)) throw cause
     }
   }
+
+  // The FIFO has no reader: in memory nobody else runs.
+  const openOutput: KernelShape["openOutput"] = ({ log, onLine }) =>
+    Effect.map(
+      operate(
+        "openOutput",
+        "pipe2",
+        `pipe2(O_CLOEXEC)`,
+        log === undefined ? {} : { path: log.path },
+        () => {},
+      ),
+      (): MemoryOutput => ({
+        flush: () => {},
+        print: (line) => {
+          onLine?.(line)
+          if (log !== undefined) appendLog(log.path, log.maxBytes, `${line}\n`)
+        },
+      }),
+    )
 
   return Kernel.of({
     mount,
@@ -223,6 +241,7 @@ export const make = (state: MachineState): KernelShape => {
         },
       ),
     spawn,
+    openOutput,
     kill: (pid, signal) =>
       Effect.flatMap(
         operate("kill", "kill", `kill(${pid}, ${signal})`, { path: String(pid) }, () => {

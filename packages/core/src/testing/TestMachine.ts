@@ -348,7 +348,9 @@ const prefixes = (path: string): ReadonlyArray<string> => {
  * const boot = Layer.build(Pipeline.make([]).layer).pipe(Effect.provide(TestMachine.platform(machine)), Effect.scoped)
  * ```
  */
-export const platform = (machine: TestMachine): Layer.Layer<Kernel | Supervisor | BootReport | Events | Kmsg> =>
+export const platform = (
+  machine: TestMachine,
+): Layer.Layer<Kernel | Supervisor | BootReport | Events | Kmsg> =>
   Layer.mergeAll(Supervisor.layer, BootReport.layer, loggerLayer).pipe(
     Layer.provideMerge(Events.layer),
     Layer.provideMerge(Layer.mergeAll(machine.layer, Kmsg.layerArray(machine.kmsg))),

@@ -4,7 +4,7 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
-import type { ChildProcess, DeadChild, ExitStatus, Signal, SpawnSpec } from "../Kernel.ts"
+import type { ChildProcess, DeadChild, ExitStatus, ResourceLimits, Signal, SpawnSpec } from "../Kernel.ts"
 import { refuse } from "./TestFiles.ts"
 import type { Program, ProgramContext } from "./TestPrograms.ts"
 
@@ -17,6 +17,8 @@ export interface ProcessEntry {
   readonly env: Readonly<Record<string, string>>
   readonly cgroup: string | undefined
   readonly oomScoreAdj: number
+  /** Limits that it was started with; what is absent is init's own. */
+  readonly limits: ResourceLimits
   /** Undefined while it runs. */
   readonly status: ExitStatus | undefined
 }
@@ -84,6 +86,7 @@ export class Processes {
         env: spec.env,
         cgroup: spec.cgroup,
         oomScoreAdj: spec.oomScoreAdj ?? 0,
+        limits: spec.limits ?? {},
         status: undefined,
         supervised: parent === INIT,
         ended: Deferred.makeUnsafe(),

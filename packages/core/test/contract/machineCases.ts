@@ -53,7 +53,8 @@ check("a signal that ends a process is its status", function* (k, _dir, subject)
 check("SIGTERM can be ignored, SIGKILL can not", function* (k, _dir, subject) {
   const ready = yield* Deferred.make<void>()
   const onLine = () => void Deferred.doneUnsafe(ready, Effect.void)
-  const child = yield* k.spawn({ ...subject.stubborn, env, onLine })
+  const output = yield* k.openOutput({ onLine })
+  const child = yield* k.spawn({ ...subject.stubborn, env, output })
   yield* Deferred.await(ready)
   yield* k.kill(child.pid, "SIGTERM")
   yield* k.kill(child.pid, "SIGKILL")
@@ -61,22 +62,20 @@ check("SIGTERM can be ignored, SIGKILL can not", function* (k, _dir, subject) {
 })
 check("every line that a process writes is told", function* (k, _dir, subject) {
   const lines: Array<string> = []
-  const child = (yield* k.spawn({
-    ...subject.prints(["one", "two", "three"]),
-    env,
-    onLine: (line) => lines.push(line),
-  })) as {
-    exit: Effect.Effect<unknown>
-  }
+  const output = yield* k.openOutput({ onLine: (line) => lines.push(line) })
+  const child = yield* k.spawn({ ...subject.prints(["one", "two", "three"]), env, output })
   yield* child.exit
-  yield* until(Effect.sync(() => lines.length === 3))
+  // All that was written before the end is there after it.
+  output.flush()
   assert.deepEqual(lines, ["one", "two", "three"])
 })
 check("output goes to a log file of bounded size", function* (k, dir, subject) {
   const log = { path: `${dir}/log`, maxBytes: 10 }
+  const output = yield* k.openOutput({ log })
   for (const line of ["the first line", "the second line", "the third line"]) {
-    const child = yield* k.spawn({ ...subject.prints([line]), env, log })
+    const child = yield* k.spawn({ ...subject.prints([line]), env, output })
     yield* child.exit
+    output.flush()
     yield* until(
       Effect.map(
         Effect.exit(k.readText(log.path)),
