@@ -88,13 +88,18 @@ interface Row {
   readonly minutes: number
 }
 
+const line = (name: string, rest: string) => `${name.padEnd(12)}${rest}`
+
 const summary = (rows: ReadonlyArray<Row>): string =>
   rows
     .flatMap(({ count, minutes, run }) => [
-      `${run.name.padEnd(12)}${`${count.passed} passed`.padEnd(12)}${`${count.failed} failed`.padEnd(12)}${minutes.toFixed(1).padStart(6)} min  ${run.what}`,
+      line(
+        run.name,
+        `${`${count.passed} passed`.padEnd(12)}${`${count.failed} failed`.padEnd(12)}${minutes.toFixed(1).padStart(6)} min  ${run.what}`,
+      ),
       ...run.findings.flatMap((name) =>
-        Object.entries(findingOf(name)?.figures ?? {}).map(
-          ([key, value]) => `${" ".repeat(12)}${key.padEnd(34)}${String(value).padStart(10)}`,
+        Object.entries(findingOf(name)?.figures ?? {}).map(([key, value]) =>
+          line("", `${name.padEnd(18)}${key.padEnd(40)}${value}`),
         ),
       ),
     ])
