@@ -19,6 +19,7 @@ interface Run {
   readonly project: "kernel" | "vm"
   /** Files and filters of vitest. */
   readonly tests: ReadonlyArray<string>
+  readonly env?: Readonly<Record<string, string>>
   /** Names of its findings. */
   readonly findings: ReadonlyArray<string>
 }
@@ -26,17 +27,24 @@ interface Run {
 const runs: ReadonlyArray<Run> = [
   {
     name: "namespace",
-    what: "init as PID 1 of a namespace: 2,000 kills, 20,000 crashes",
+    what: "init as PID 1 of a namespace: 2,000 kills, 20,000 crashes, 20,000 probes",
     project: "kernel",
     tests: ["distro/test/soak/soak.kernel.test.ts"],
-    findings: ["namespace-kills", "crash-loops"],
+    findings: ["namespace-kills", "crash-loops", "idle"],
   },
   {
     name: "reaper",
-    what: "2,000 orphans and 200 supervised children at once, pids used again",
+    what: "six rounds of 2,000 orphans and 400 supervised children, pids used again",
     project: "kernel",
     tests: ["packages/core/test/Reaper.kernel.test.ts"],
     findings: ["reaper"],
+  },
+  {
+    name: "output",
+    what: "a process that writes as fast as it can for a minute, and nobody reads",
+    project: "kernel",
+    tests: ["packages/core/test/LinuxOutput.kernel.test.ts"],
+    findings: [],
   },
   {
     name: "node",
@@ -44,6 +52,14 @@ const runs: ReadonlyArray<Run> = [
     project: "vm",
     tests: ["distro/test/boot/node.vm.test.ts", "-t", "killed at random moments"],
     findings: ["node-kills"],
+  },
+  {
+    name: "power",
+    what: "the power of a node that works is cut at 100 random moments",
+    project: "vm",
+    tests: ["distro/test/power/power.vm.test.ts"],
+    env: { KIOS_POWER_CUTS: "100" },
+    findings: [],
   },
 ]
 
@@ -72,13 +88,18 @@ interface Row {
   readonly minutes: number
 }
 
+const line = (name: string, rest: string) => `${name.padEnd(12)}${rest}`
+
 const summary = (rows: ReadonlyArray<Row>): string =>
   rows
     .flatMap(({ count, minutes, run }) => [
-      `${run.name.padEnd(12)}${`${count.passed} passed`.padEnd(12)}${`${count.failed} failed`.padEnd(12)}${minutes.toFixed(1).padStart(6)} min  ${run.what}`,
+      line(
+        run.name,
+        `${`${count.passed} passed`.padEnd(12)}${`${count.failed} failed`.padEnd(12)}${minutes.toFixed(1).padStart(6)} min  ${run.what}`,
+      ),
       ...run.findings.flatMap((name) =>
-        Object.entries(findingOf(name)?.figures ?? {}).map(
-          ([key, value]) => `${" ".repeat(12)}${key.padEnd(34)}${String(value).padStart(10)}`,
+        Object.entries(findingOf(name)?.figures ?? {}).map(([key, value]) =>
+          line("", `${name.padEnd(18)}${key.padEnd(40)}${value}`),
         ),
       ),
     ])
@@ -103,7 +124,7 @@ for (const [index, each] of chosen.entries()) {
     name: `soak-${each.name}`,
     project: each.project,
     args: each.tests,
-    env: { KIOS_SOAK: "1", KIOS_SOAK_RESULTS: results },
+    env: { ...each.env, KIOS_SOAK: "1", KIOS_SOAK_RESULTS: results },
   })
   // Tests that were filtered out are skipped; that all of them were is a name that has changed.
   const count = counted.passed + counted.failed === 0 ? { ...counted, failed: 1 } : counted

@@ -69,7 +69,7 @@ run<Options>(({ agent, kills, name, samples, seed, warmUp }) =>
           restart: { initial: "1 millis", maximum: "16 millis", stableAfter: "40 millis" },
         }),
       )
-      const up = Effect.forEach(daemons, (daemon) => daemon.awaitUp("30 seconds"), { discard: true })
+      const up = Effect.forEach(daemons, (daemon) => daemon.awaitUp("2 minutes"), { discard: true })
       yield* up
       const restarts = Effect.map(
         Effect.forEach(daemons, (daemon) => daemon.starts),
@@ -128,7 +128,7 @@ run<Options>(({ agent, kills, name, samples, seed, warmUp }) =>
       }
       yield* up
       // Up again may also be the life before the kill: a dead process is told of a moment later.
-      const deadline = Date.now() + 30_000
+      const deadline = Date.now() + 120_000
       while (pending.size > 0 && Date.now() < deadline) {
         for (const daemon of pending.keys()) yield* settle(daemon)
         yield* Effect.sleep("5 millis")

@@ -56,8 +56,8 @@ export const inNamespace = async <Options extends object, Result>(
       )
     })
     if (!fs.existsSync(result)) throw new Error(`${program} found nothing out: ${said}`)
-    const found = JSON.parse(fs.readFileSync(result, "utf8")) as Result | { readonly failed: string }
-    if (typeof found === "object" && found !== null && "failed" in found) throw new Error(found.failed)
+    const found = JSON.parse(fs.readFileSync(result, "utf8")) as Result | { readonly broke: string }
+    if (typeof found === "object" && found !== null && "broke" in found) throw new Error(found.broke)
     return found as Result
   } finally {
     fs.rmSync(directory, { recursive: true, force: true })

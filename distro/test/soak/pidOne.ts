@@ -17,7 +17,7 @@ export const run = <Options extends Common>(
   Init.start({
     pipeline: Pipeline.make([]),
     afterBoot: work(options).pipe(
-      Effect.catchCause((cause) => Effect.succeed({ failed: Cause.pretty(cause) })),
+      Effect.catchCause((cause) => Effect.succeed({ broke: Cause.pretty(cause) })),
       Effect.map((found) => {
         fs.writeFileSync(`${options.result}.new`, JSON.stringify(found))
         fs.renameSync(`${options.result}.new`, options.result)

@@ -2,15 +2,17 @@
 import { assert, describe, it } from "@effect/vitest"
 import { record, scaled, seed } from "../../../packages/core/test/support/Scale.ts"
 import type { Options as CrashOptions, Result as CrashResult } from "./crashLoops.ts"
+import type { Options as IdleOptions, Result as IdleResult } from "./idle.ts"
 import type { Options as KillOptions, Result as KillResult } from "./kills.ts"
 import { type Common, inNamespace } from "./namespace.ts"
 import { growth, type Sample } from "./memory.ts"
 
 type Own<Options> = Omit<Options, keyof Common>
 
-const minutes = scaled(3, 30)
+const minutes = scaled(8, 60)
 const kills = scaled(300, 2000)
 const crashes = scaled(1500, 20_000)
+const probes = scaled(700, 20_000)
 
 const curves = (samples: ReadonlyArray<Sample>, x: string) => [
   {
@@ -88,6 +90,29 @@ describe("PID 1 of a namespace", () => {
           seconds: Math.round(found.seconds),
         },
         curves: curves(found.samples, "crashes"),
+      })
+    },
+    minutes * 60_000,
+  )
+
+  it(
+    `${probes} probes of each daemon, ${Math.round((probes * 5) / 3600)} hours of a node: memory does not grow`,
+    async () => {
+      const options: Own<IdleOptions> = { warmUp: 500, probes, samples: 24 }
+      const found = await inNamespace<Own<IdleOptions>, IdleResult>("idle.ts", options, minutes * 50_000)
+      assert.strictEqual(found.passed + found.failed, 2 * (options.warmUp + probes))
+      // Connections are cut now and then, and what was under way on them fails.
+      assert.isAtMost(found.failed, (options.warmUp + probes) / 20)
+      assertBounded(found.samples, 512 * 1024)
+      record("idle", {
+        figures: {
+          "probes of each daemon": probes,
+          "failed, for connections that were cut": found.failed,
+          "heap growth, KiB": Math.round(growth(found.samples, "heapUsed") / 1024),
+          "RssAnon growth, KiB": Math.round(growth(found.samples, "rssAnon") / 1024),
+          seconds: Math.round(found.seconds),
+        },
+        curves: curves(found.samples, "probes"),
       })
     },
     minutes * 60_000,

@@ -11,7 +11,7 @@ const options = scaled<Options>(
   { rounds: 2, leavers: 20, children: 40 },
   { rounds: 6, leavers: 200, children: 200 },
 )
-const minutes = scaled(2, 15)
+const minutes = scaled(5, 30)
 
 it(
   "no zombie stays and no exit status is lost",

@@ -81,7 +81,7 @@ const main = Effect.gen(function* () {
       if (status._tag !== "Exited" || status.code !== code) wrong.push(`${code}: ${JSON.stringify(status)}`)
     }
     // Until nobody is left but zombies that nobody reaps, which there must not be.
-    const deadline = Date.now() + 30_000
+    const deadline = Date.now() + 60_000
     while (states().length > 0 && Date.now() < deadline) yield* Effect.sleep("10 millis")
   })
 

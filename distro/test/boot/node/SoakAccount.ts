@@ -30,11 +30,16 @@ export interface Account {
   readonly untold: ReadonlyArray<Kill>
   /** Ends that are not told as what they were, or that nobody caused. */
   readonly wrong: ReadonlyArray<string>
-  /** Ends of the kubelet's own accord: it exits with 1 when it starts while containerd is away. */
+  /** Ends of the kubelet's own accord: it exits when it starts while containerd is away. */
   readonly own: number
+  /** Ends by init of processes that answered too late: on a machine with little time for them. */
+  readonly slow: number
   /** How long it took to end a process after SIGSTOP, ms. */
   readonly hangs: ReadonlyArray<number>
 }
+
+// An error at the start, and klog.Fatal.
+const ownCodes: ReadonlyArray<number | null> = [1, 255]
 
 const describe = (death: Ended): string =>
   `${death.process} run ${death.run}, pid ${death.pid}: ${death.reason} (exit code ${death.exitCode}, signal ${death.signal})`
@@ -45,17 +50,19 @@ export const match = (kills: ReadonlyArray<Kill>, events: ReadonlyArray<Recorded
   const wrong: Array<string> = []
   const hangs: Array<number> = []
   let own = 0
+  let slow = 0
   for (const event of events) {
     if (event.kind !== "process-ended") continue
     const at = pending.findIndex(({ daemon, pid }) => daemon === event.process && pid === event.pid)
     const [kill] = at < 0 ? [] : pending.splice(at, 1)
     if (kill === undefined) {
-      if (event.process === "kubelet" && event.exitCode === 1) own++
+      if (tells.SIGSTOP(event)) slow++
+      else if (event.process === "kubelet" && ownCodes.includes(event.exitCode)) own++
       else wrong.push(`${describe(event)}, and nobody killed it`)
     } else if (!tells[kill.signal](event)) wrong.push(`${describe(event)}, killed by ${kill.signal}`)
     else if (kill.signal === "SIGSTOP") hangs.push(event.atMs - kill.atMs)
   }
-  return { untold: pending, wrong, own, hangs }
+  return { untold: pending, wrong, own, slow, hangs }
 }
 
 /** Puts parts of the events together that overlap, each as /run/kios/events.json was at a time; fails when some are missing in between. */
