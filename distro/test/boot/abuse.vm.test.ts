@@ -24,8 +24,8 @@ const pod = (name: string, script: string): string =>
 
 // Each process starts two more and then never sleeps.
 const bomb = pod("bomb", "b() { b & b & while :; do :; done; }; b")
-// Twice the memory with every round.
-const hog = pod("hog", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done")
+// Twice the machine's memory, at the speed at which the kernel clears pages.
+const hog = pod("hog", "while :; do dd if=/dev/zero of=/dev/null bs=2000M count=1; done")
 
 const manifest = (name: string) => `/host/etc/kubernetes/manifests/${name}.json`
 const put = (name: string, text: string) =>
