@@ -59,9 +59,10 @@ const attempt = (effect: Effect.Effect<void, KernelError>): Effect.Effect<boolea
 
 /**
  * Unlinks `names` in `directory`, logs the memory that is available before and
- * after, and gives how many are gone. What cannot be unlinked stays, and is told. Fails with `KernelError` only when the
- * filesystem does not become read-only again within five seconds (EBUSY: a
- * file is open for writing, or unlinked and open).
+ * after, and gives how many are gone. What cannot be unlinked stays, and is
+ * told. Fails with `KernelError` only when the filesystem does not become
+ * read-only again within five seconds (EBUSY: a file is open for writing, or
+ * unlinked and open).
  *
  * mount(2), MS_REMOUNT with and without MS_BIND.
  *
