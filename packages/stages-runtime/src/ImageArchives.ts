@@ -25,7 +25,7 @@ const because = "what is not released costs memory, and nothing else"
  * ```ts
  * import { tolerances } from "@kios/stages-runtime/ImageArchives"
  *
- * tolerances.map(({ operation }) => operation) // ["unlink", "unlink", "makeDirectory", "mount", "umount"]
+ * tolerances.map(({ operation }) => operation) // ["unlink", "unlink", "readText", "makeDirectory", "mount", "umount"]
  * ```
  */
 export const tolerances: ReadonlyArray<Tolerance> = [
@@ -37,10 +37,17 @@ export const tolerances: ReadonlyArray<Tolerance> = [
     silent: true,
   },
   { operation: "unlink", because },
+  { operation: "readText", path: /^\/proc\/meminfo$/u, because: "it is a figure for people", silent: true },
   { operation: "makeDirectory", path: /^\/run\/kios\/image-archives$/u, because },
   { operation: "mount", path: /^\/run\/kios\/image-archives$/u, because },
   { operation: "umount", path: /^\/run\/kios\/image-archives$/u, because },
 ]
+
+// For people: /proc may not be there.
+const memAvailable = Kernel.use((kernel) => kernel.readText("/proc/meminfo")).pipe(
+  Effect.map((text) => /^MemAvailable:\s*(\d+) kB$/mu.exec(text)?.[1]),
+  Effect.catch(() => Effect.succeed(undefined)),
+)
 
 const attempt = (effect: Effect.Effect<void, KernelError>): Effect.Effect<boolean> =>
   effect.pipe(
@@ -51,10 +58,11 @@ const attempt = (effect: Effect.Effect<void, KernelError>): Effect.Effect<boolea
   )
 
 /**
- * Unlinks `names` in `directory` and gives how many are gone. What cannot be
- * unlinked stays, and is told. Fails with `KernelError` only when the
- * filesystem does not become read-only again within five seconds (EBUSY: a
- * file is open for writing, or unlinked and open).
+ * Unlinks `names` in `directory`, logs the memory that is available before and
+ * after, and gives how many are gone. What cannot be unlinked stays, and is
+ * told. Fails with `KernelError` only when the filesystem does not become
+ * read-only again within five seconds (EBUSY: a file is open for writing, or
+ * unlinked and open).
  *
  * mount(2), MS_REMOUNT with and without MS_BIND.
  *
@@ -69,6 +77,16 @@ export const release = Effect.fnUntraced(function* (
   directory: string,
   names: ReadonlyArray<string>,
 ): Effect.fn.Return<number, KernelError, Kernel> {
+  if (names.length === 0) return 0
+  const before = yield* memAvailable
+  const gone = yield* unlinkAll(directory, names)
+  const after = yield* memAvailable
+  if (before !== undefined && after !== undefined)
+    yield* Effect.log(`released ${gone} image archives, MemAvailable ${before} -> ${after} kB`)
+  return gone
+})
+
+const unlinkAll = Effect.fnUntraced(function* (directory: string, names: ReadonlyArray<string>) {
   const kernel = yield* Kernel
   let gone = 0
   const unlinkIn = (place: string, name: string) =>

@@ -155,9 +155,10 @@ describe("image-preload", () => {
   )
   // As the root switch leaves it: the image's filesystem is read-only, and so is its mount.
   const sealed = Effect.gen(function* () {
-    const machine = TestMachine.make({ files: { ...files, "/run/": "" } })
+    const machine = TestMachine.make({ files: { ...files, "/run/": "", "/proc/": "" } })
     const none = { source: "none", fstype: "none" } as const
     const { kernel } = machine
+    yield* kernel.mount({ ...none, target: "/proc", fstype: "proc", flags: [] })
     yield* kernel.mount({ source: "tmpfs", target: "/run", fstype: "tmpfs", flags: [] })
     yield* kernel.mount({ ...none, source: "/lib", target: "/lib", flags: ["MS_BIND"] })
     yield* kernel.mount({ ...none, target: "/lib", flags: ["MS_REMOUNT", "MS_BIND", "MS_RDONLY"] })
@@ -182,6 +183,10 @@ describe("image-preload", () => {
         remount("|MS_RDONLY"),
         `umount2("${window}", MNT_DETACH)`,
       ])
+      assert.isTrue(
+        machine.kmsg.some((line) => /released 2 image archives, MemAvailable \d+ -> \d+ kB$/u.test(line)),
+        machine.kmsg.join("\n"),
+      )
       assert.deepStrictEqual(yield* machine.kernel.readDirectory("/lib/kios/images"), [
         "README",
         "broken.tar",

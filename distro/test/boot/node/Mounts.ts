@@ -197,6 +197,10 @@ export const mounts = (it: Vitest.MethodsNonLive<Node>) => {
     Effect.gen(function* () {
       const { lines } = yield* Node
       assert.deepStrictEqual(yield* lines("ls -A /host/lib/kios/images"), [])
+      // The figures differ by what else happens at that time; that there are two is what can be asserted.
+      const told = yield* lines("dmesg | grep 'image archives'")
+      assert.strictEqual(told.length, 1, told.join("\n"))
+      assert.match(told[0] ?? "", /released 2 image archives, MemAvailable \d+ -> \d+ kB/u)
     }),
   )
 
