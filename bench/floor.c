@@ -142,10 +142,11 @@ static bool write_file(const char *path, const char *text) {
 static void switch_root(void) {
     static const char *const shared[] = {"bin", "lib", "lib64"};
     static const char *const empty[] = {"proc", "sys", "dev", "run", "tmp", "etc", "var", "opt"};
-    const unsigned long seal = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV;
+    const unsigned long seal = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_RELATIME;
 
     make_directory("/newroot");
-    if (mount("kios-root", "/newroot", "tmpfs", TIGHT, "mode=0755,size=1M") < 0) die("mount", "root");
+    if (mount("kios-root", "/newroot", "tmpfs", TIGHT, "mode=0755,size=1M,nr_inodes=1k") < 0)
+        die("mount", "root");
     if (chdir("/newroot") < 0) die("chdir", "/newroot");
     for (size_t i = 0; i < sizeof shared / sizeof *shared; i++) {
         char source[32];
@@ -170,16 +171,16 @@ static void mount_filesystems(void) {
     } table[] = {
         {"proc", "/proc", "", TIGHT},
         {"sysfs", "/sys", "", TIGHT},
-        {"devtmpfs", "/dev", "mode=0755", MS_NOSUID | MS_NOEXEC},
-        {"devpts", "/dev/pts", "mode=0620,gid=5,ptmxmode=0666", MS_NOSUID | MS_NOEXEC},
-        {"tmpfs", "/dev/shm", "mode=1777,size=64M", TIGHT},
+        {"devtmpfs", "/dev", "mode=0755,size=4M,nr_inodes=64k", MS_NOSUID | MS_NOEXEC},
+        {"devpts", "/dev/pts", "mode=0620,gid=5,ptmxmode=0000", MS_NOSUID | MS_NOEXEC},
+        {"tmpfs", "/dev/shm", "mode=1777,size=64M,nr_inodes=16k", TIGHT},
         {"securityfs", "/sys/kernel/security", "", TIGHT},
         {"bpf", "/sys/fs/bpf", "mode=0700", TIGHT},
-        {"tracefs", "/sys/kernel/tracing", "", TIGHT},
-        {"tmpfs", "/run", "mode=0755,size=20%", TIGHT},
-        {"tmpfs", "/tmp", "mode=1777,size=64M", TIGHT},
+        {"tracefs", "/sys/kernel/tracing", "mode=0700", TIGHT},
+        {"tmpfs", "/run", "mode=0755,size=20%,nr_inodes=64k", TIGHT},
+        {"tmpfs", "/tmp", "mode=0755,size=64M,nr_inodes=16k", TIGHT},
         {"tmpfs", "/var", "mode=0755,size=50%", MS_NOSUID | MS_NODEV},
-        {"tmpfs", "/opt", "mode=0755,size=256M", MS_NOSUID | MS_NODEV},
+        {"tmpfs", "/opt", "mode=0755,size=256M,nr_inodes=16k", MS_NOSUID | MS_NODEV},
         {"cgroup2", CGROUP, "nsdelegate,memory_recursiveprot", TIGHT},
     };
 
@@ -198,8 +199,7 @@ static void make_paths(void) {
         {"/run", "/var/run"},
     };
     static const char *const directories[] = {
-        "/run/kios", "/run/kios/log", "/run/kios/etc", "/run/kios/.etc-work",
-        "/var/lib",  "/var/log",      "/opt/cni",      "/opt/cni/bin",
+        "/run/kios", "/run/kios/log", "/run/kios/etc", "/var/lib", "/var/log", "/opt/cni", "/opt/cni/bin",
     };
 
     for (size_t i = 0; i < sizeof links / sizeof *links; i++)
@@ -290,7 +290,11 @@ static void set_sysctls(void) {
 
 /* The image's files below what is written at run time. */
 static void mount_etc(void) {
-    static const char options[] = "lowerdir=/lib/kios/etc,upperdir=/run/kios/etc,workdir=/run/kios/.etc-work";
+    static const char options[] = "lowerdir=/lib/kios/etc,upperdir=/run/kios/etc/upper,workdir=/run/kios/etc/work";
+    if (mount("tmpfs", "/run/kios/etc", "tmpfs", TIGHT, "mode=0755,size=16M,nr_inodes=4k") < 0)
+        die("mount", "/run/kios/etc");
+    make_directory("/run/kios/etc/upper");
+    make_directory("/run/kios/etc/work");
     if (mount("etc", "/etc", "overlay", TIGHT, options) < 0) die("mount", "/etc");
 }
 
@@ -371,7 +375,7 @@ static pid_t start_kubelet(int input) {
     static char *argv[] = {"/bin/kubelet", "--config", "/proc/self/fd/3", NULL};
     static char *envp[] = {"PATH=/bin", "NOTIFY_SOCKET=/run/kios/kubelet.notify", NULL};
     milestone("kubelet-exec");
-    return spawn("kubelet", "-450", argv, envp, input);
+    return spawn("kubelet", "-999", argv, envp, input);
 }
 
 static pid_t start_import(void) {

@@ -15,6 +15,7 @@ import * as Cgroups from "@kios/stages-mount/Cgroups"
 import * as DataPartition from "@kios/stages-mount/DataPartition"
 import * as EphemeralFilesystems from "@kios/stages-mount/EphemeralFilesystems"
 import * as EtcOverlay from "@kios/stages-mount/EtcOverlay"
+import type { MountRow } from "@kios/stages-mount/MountTable"
 import * as PseudoFilesystems from "@kios/stages-mount/PseudoFilesystems"
 import * as RootSwitch from "@kios/stages-mount/RootSwitch"
 import * as CommandLine from "@kios/stages-runtime/CommandLine"
@@ -24,12 +25,12 @@ import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import type { Recipe, RecipeFile, RecipeImage } from "../ImageRecipe.ts"
 
-/** A mount that no table and no entry of {@link mountReasons} gives a reason for. */
+/** A mount that is no row of a stage's table. */
 export class MountWithoutReason extends Data.TaggedError("MountWithoutReason")<{
   readonly target: string
 }> {
   override get message(): string {
-    return `${this.target} is mounted and nothing says why: give its row a \`why\`, or add it to mountReasons in distro/src/docs/Files.ts`
+    return `${this.target} is mounted and nothing says why: it is no row of the \`mounts\` of any stage that distro/src/docs/Files.ts knows`
   }
 }
 
@@ -54,18 +55,15 @@ export const builtIn: {
   ],
 }
 
-// Reasons of mounts that are no row of a table.
-const mountReasons: Readonly<Record<string, string>> = {
-  "/": "a root that pivot_root(2) accepts, for runc; nothing can be written or executed on it",
-  "/bin": "the image's programs, bound and not copied",
-  "/lib": "the image's libraries, modules, archives and defaults, bound and not copied",
-  "/lib64": "the loader of dynamic programs, where their headers name it",
-  "/etc": "the image's files below, what was written to the node above",
-  [DataPartition.MOUNT_POINT]: "what outlives a reboot; exec because volumes and layers inherit it",
-  "/var/lib/containerd": "images and containers; only with a data partition",
-  "/var/lib/kubelet": "pods and their volumes; only with a data partition",
-  "/var/log": "logs of pods; only with a data partition",
-}
+/** The tables of the stages that mount; a later row for the same target replaces an earlier one. */
+const tables: ReadonlyArray<{ readonly mounts?: ReadonlyArray<MountRow> }> = [
+  RootSwitch,
+  PseudoFilesystems,
+  EphemeralFilesystems,
+  Cgroups,
+  DataPartition,
+  EtcOverlay,
+]
 
 const modules = KernelModules.stages({ boot: ["overlay"], node: [] })
 
@@ -88,6 +86,7 @@ export interface DocumentedMount {
   readonly flags: ReadonlyArray<string>
   readonly options: string
   readonly why: string
+  readonly reference: string
 }
 
 /**
@@ -101,27 +100,31 @@ export const mounts: Effect.Effect<
   const machine = TestMachine.make({
     // What the root switch binds and the overlay lies on.
     files: Object.fromEntries(
-      [...RootSwitch.reference.keep, EtcOverlay.IMAGE_ETC].map((directory) => [`${directory}/.file`, ""]),
+      [...Object.keys(RootSwitch.reference.keep), EtcOverlay.IMAGE_ETC].map((directory) => [
+        `${directory}/.file`,
+        "",
+      ]),
     ),
     disks: {
       vda: TestDisks.gpt({ partitions: [{ type: DataPartition.PARTITION_TYPE, ext4: {} }] }),
     },
   })
-  const rows = [...PseudoFilesystems.mounts, ...EphemeralFilesystems.mounts, ...Cgroups.mounts]
-  const reasons = new Map([
-    ...Object.entries(mountReasons),
-    ...rows.map((row) => [row.target, row.why] as const),
-  ])
+  const reasons = new Map(
+    tables
+      .flatMap((table) => table.mounts ?? [])
+      .filter(({ when }) => when !== "no-data-partition")
+      .map((row) => [row.target, row]),
+  )
   const found = yield* Layer.build(mounting.layer).pipe(
     Effect.andThen(Effect.sync(() => machine.mounts())),
     Effect.provide(TestMachine.platform(machine)),
     Effect.scoped,
   )
   return yield* Effect.forEach(found, ({ flags, fstype, options, target }) => {
-    const why = reasons.get(target)
-    return why === undefined
-      ? Effect.fail(new MountWithoutReason({ target }))
-      : Effect.succeed({ target, fstype, flags, options, why })
+    const row = reasons.get(target)
+    if (row === undefined) return Effect.fail(new MountWithoutReason({ target }))
+    const { reference, why } = row
+    return Effect.succeed({ target, fstype, flags, options, why, reference })
   })
 })
 
@@ -239,16 +242,31 @@ export const filesMarkdown = Effect.fn("filesMarkdown")(function* (recipe: Recip
     "Archives that are imported at boot, so that these pods need no registry.",
     ...recipe.images.map(imageSection),
     "## Mounts",
-    "In the order in which they are made, on a node with a data partition. `/` and everything below it is shared (`MS_SHARED`). What containerd and the kubelet mount for pods comes on top.",
+    "In the order in which they are made, on a node with a data partition. `/` and everything below it is shared (`MS_SHARED`). What containerd and the kubelet mount for pods comes on top. What is not mounted, and why: [security.md](security.md#mounts).",
     table(
-      ["mount point", "type", "flags", "options", "why"],
+      ["mount point", "type", "flags", "options", "why", "as in"],
       mounted.map((mount) => [
         code(mount.target),
         mount.fstype,
         mount.flags.filter((flag) => flag !== "relatime").join(" "),
         code(mount.options),
         mount.why,
+        mount.reference,
       ]),
+    ),
+    "Without a data partition, these instead of its own and of `/etc`:",
+    table(
+      ["mount point", "type", "flags", "options", "why", "as in"],
+      EtcOverlay.mounts
+        .filter(({ when }) => when === "no-data-partition")
+        .map((row) => [
+          code(row.target),
+          row.fstype,
+          ["rw", ...row.flags.map((flag) => flag.slice("MS_".length).toLowerCase())].join(" "),
+          code(row.options ?? ""),
+          row.why,
+          row.reference,
+        ]),
     ),
     "## Kernel command line",
     `\`\`\`\n${recipe.cmdline.join("\n")}\n\`\`\``,

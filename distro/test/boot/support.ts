@@ -108,13 +108,14 @@ export const shellPod = (namespace: string, name: string, script: string): strin
     },
   })
 
-/** Fails, with `what` and what was seen last, unless `check` succeeds within a minute and a half. */
+/** Fails, with `what` and what was seen last, unless `check` succeeds in time: a minute and a half, if not said otherwise. */
 export const eventually = <A, E, R>(
   what: string,
   check: Effect.Effect<A, E, R>,
+  seconds = 90,
 ): Effect.Effect<A, Error, R> =>
   check.pipe(
-    Effect.retry(Schedule.spaced("500 millis").pipe(Schedule.upTo({ duration: "90 seconds" }))),
+    Effect.retry(Schedule.spaced("500 millis").pipe(Schedule.upTo({ duration: `${seconds} seconds` }))),
     Effect.mapError(
       (cause) => new Error(`${what}: ${cause instanceof Error ? cause.message : String(cause)}`),
     ),
@@ -125,6 +126,7 @@ export const eventuallyAssert = <A, E, R>(
   what: string,
   read: Effect.Effect<A, E, R>,
   assertion: (value: A) => void,
+  seconds?: number,
 ): Effect.Effect<A, Error, R> =>
   eventually(
     what,
@@ -137,6 +139,7 @@ export const eventuallyAssert = <A, E, R>(
         catch: (cause) => cause as Error,
       }),
     ),
+    seconds,
   )
 
 /** A machine that is up, with the probe in it. */
@@ -171,6 +174,8 @@ const linesOf =
 export const nodeLayer = (options: {
   readonly manifests: Readonly<Record<string, string>>
   readonly pods: ReadonlyArray<string>
+  /** RAM in MiB (default 1536). */
+  readonly memoryMiB?: number
 }) =>
   Layer.effect(
     Node,
@@ -183,7 +188,7 @@ export const nodeLayer = (options: {
       const machine = yield* VmRun.boot({
         efi: yield* efi,
         boot: "kernel",
-        memoryMiB: 1536,
+        memoryMiB: options.memoryMiB ?? 1536,
         network: "user",
         forwards: [{ hostPort: 0, guestPort: 8080 }],
         ports: [Probe.defaultProbePort],

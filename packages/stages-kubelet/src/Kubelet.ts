@@ -62,7 +62,7 @@ export const stage = Stage.make({
         args: [`--config=${path}`],
         env: { PATH: "/bin" },
         cgroup: cgroups.kubelet,
-        oomScoreAdj: -450,
+        oomScoreAdj: -999,
         startTimeout: HEALTHY_WITHIN,
         log: { path: LOG, maxBytes: LOG_BYTES },
         onLine,

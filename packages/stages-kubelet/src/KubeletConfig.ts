@@ -5,6 +5,8 @@
  * KubeletConfiguration (kubelet.config.k8s.io/v1beta1).
  */
 
+import type { Reservations } from "./Reservations.ts"
+
 /** What the reference distro chooses; the rest is fixed by how kiOS is built. */
 export interface KubeletConfigOptions {
   /** CRI endpoint. */
@@ -14,6 +16,8 @@ export interface KubeletConfigOptions {
   /** Serving certificate and key, PEM files. */
   readonly tlsCertFile: string
   readonly tlsPrivateKeyFile: string
+  /** What is kept away from pods; without it, nothing is. */
+  readonly reservations?: Reservations
 }
 
 /**
@@ -35,10 +39,15 @@ export interface KubeletConfigOptions {
  * })
  * ```
  */
-export const standalone = (options: KubeletConfigOptions) => ({
+export const standalone = ({ reservations, ...options }: KubeletConfigOptions) => ({
   apiVersion: "kubelet.config.k8s.io/v1beta1",
   kind: "KubeletConfiguration",
   ...options,
+  ...reservations,
+  // On /kubepods only. On /kios it would set memory.max: the node's own daemons would be killed.
+  enforceNodeAllocatable: ["pods"],
+  // It sets its own: below any pod's (a Guaranteed one has -997), so that pods are killed first.
+  oomScoreAdj: -999,
   authentication: { anonymous: { enabled: false }, webhook: { enabled: false } },
   authorization: { mode: "AlwaysAllow" },
   address: "0.0.0.0",
@@ -57,7 +66,14 @@ export const standalone = (options: KubeletConfigOptions) => ({
   seccompDefault: true,
   // RAM is the node's disk until there is a data partition: the kubelet's
   // defaults (10 % and 15 % free) would evict everything from a small one.
-  evictionHard: { "memory.available": "50Mi" },
+  // Static pods are never evicted: against them there are only the cgroups.
+  evictionHard: {
+    "memory.available": "50Mi",
+    "nodefs.available": "5%",
+    "nodefs.inodesFree": "5%",
+    "imagefs.available": "5%",
+    "pid.available": "5%",
+  },
   // Manifests are also watched by inotify; this is the net below it.
   fileCheckFrequency: "20s",
   logging: { format: "text", verbosity: 1 },

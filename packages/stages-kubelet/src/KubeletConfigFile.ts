@@ -7,9 +7,11 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { Kernel } from "@kios/core/Kernel"
 import * as Stage from "@kios/core/Stage"
+import { Cgroups } from "@kios/core/capabilities/Cgroups"
 import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesystems"
 import { Hostname } from "@kios/core/capabilities/Hostname"
 import * as KubeletConfig from "./KubeletConfig.ts"
+import { machineOf, reservations } from "./Reservations.ts"
 import * as SelfSignedCertificate from "./SelfSignedCertificate.ts"
 
 const DIRECTORY = "/run/kios/kubelet"
@@ -59,6 +61,7 @@ export class KubeletConfigFile extends Context.Service<
 
 /**
  * The stage: a serving key pair and `config.json`, below /run and for root only.
+ * What is reserved for the node itself is computed from this machine's memory.
  *
  * @example
  * ```ts
@@ -74,7 +77,7 @@ export const make = (options: {
   Stage.make({
     name: "kubelet-config",
     description: "the kubelet's configuration and serving certificate",
-    requires: [EphemeralFilesystems, Hostname],
+    requires: [EphemeralFilesystems, Cgroups, Hostname],
     provides: [KubeletConfigFile],
     layer: Layer.effect(
       KubeletConfigFile,
@@ -90,10 +93,16 @@ export const make = (options: {
         yield* kernel.makeDirectory(DIRECTORY, 0o700)
         yield* kernel.writeFile(tls.tlsCertFile, pair.certificate, 0o600)
         yield* kernel.writeFile(tls.tlsPrivateKeyFile, pair.privateKey, 0o600)
+        const { memoryMin } = yield* Cgroups
+        const machine = machineOf(
+          yield* kernel.readText("/proc/meminfo"),
+          yield* kernel.readText("/proc/sys/kernel/threads-max"),
+        )
         const config = KubeletConfig.standalone({
           containerRuntimeEndpoint: options.containerRuntimeEndpoint,
           staticPodPath: options.staticPodPath ?? "/etc/kubernetes/manifests",
           ...tls,
+          reservations: reservations(machine, memoryMin),
         })
         yield* kernel.writeFile(path, `${JSON.stringify(config, null, 2)}\n`, 0o600)
         return { path }

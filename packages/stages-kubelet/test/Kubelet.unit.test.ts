@@ -20,6 +20,7 @@ const cgroups = {
   init: "/cg/init",
   runtime: "/cg/runtime",
   kubelet: "/cg/kubelet",
+  memoryMin: { init: 0, runtime: 0, kubelet: 0 },
 }
 const before = Layer.mergeAll(
   Layer.succeed(ContainerRuntime, { endpoint: "unix:///run/x.sock", process: undefined as never }),
@@ -59,7 +60,7 @@ describe("kubelet", () => {
         'spawn("/bin/kubelet", "--config=/run/kios/kubelet/config.json")',
       ])
       const [kubelet] = machine.processes()
-      assert.deepInclude(kubelet, { env: { PATH: "/bin" }, cgroup: "/kubelet", oomScoreAdj: -450 })
+      assert.deepInclude(kubelet, { env: { PATH: "/bin" }, cgroup: "/kubelet", oomScoreAdj: -999 })
       assert.include(machine.kmsg, "notice milestone kubelet-exec")
       yield* Scope.close(scope, Exit.void)
       assert.match(machine.log({ only: ["kill"] }).join(), /^kill\(\d+, SIGTERM\)$/u)

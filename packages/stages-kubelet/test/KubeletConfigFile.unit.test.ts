@@ -2,10 +2,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer, Schema } from "effect"
 import { createPrivateKey, X509Certificate } from "node:crypto"
 import * as TestMachine from "@kios/core/testing/TestMachine"
+import { Cgroups } from "@kios/core/capabilities/Cgroups"
 import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesystems"
 import { Hostname } from "@kios/core/capabilities/Hostname"
 import * as KubeletConfig from "@kios/stages-kubelet/KubeletConfig"
 import * as KubeletConfigFile from "@kios/stages-kubelet/KubeletConfigFile"
+import { machineOf, reservations } from "@kios/stages-kubelet/Reservations"
 import * as ManifestErrors from "@kios/stages-kubelet/ManifestErrors"
 import * as SelfSignedCertificate from "@kios/stages-kubelet/SelfSignedCertificate"
 import * as der from "../src/internal/der.ts"
@@ -146,6 +148,22 @@ describe("KubeletConfig", () => {
     assert.strictEqual(config.readOnlyPort, 0)
     assert.strictEqual(config.healthzBindAddress, "127.0.0.1")
   })
+  it("is killed after pods, and enforces reservations on pods only", () => {
+    assert.strictEqual(config.oomScoreAdj, -999)
+    assert.deepStrictEqual(config.enforceNodeAllocatable, ["pods"])
+    assert.notProperty(config, "systemReserved")
+    const reserved = reservations({ memory: 0, image: 0, threads: 0 }, { init: 0, runtime: 0, kubelet: 0 })
+    assert.deepInclude(
+      KubeletConfig.standalone({
+        containerRuntimeEndpoint: "unix:///run/x.sock",
+        staticPodPath: "/m",
+        tlsCertFile: "/c",
+        tlsPrivateKeyFile: "/k",
+        reservations: reserved,
+      }),
+      { ...reserved },
+    )
+  })
   it("runs no programs of others, and keeps to seccomp", () => {
     assert.match(config.volumePluginDir, /^\/lib\//u)
     assert.isTrue(config.seccompDefault)
@@ -153,23 +171,85 @@ describe("KubeletConfig", () => {
   })
 })
 
+const MiB = 1024 * 1024
+
+describe("Reservations", () => {
+  const host = { init: 48 * MiB, runtime: 144 * MiB, kubelet: 64 * MiB }
+  const of = (memory: number, threads: number, image = 264) =>
+    reservations({ memory: memory * MiB, image: image * MiB, threads }, host)
+  it("keep the image and init for the system, runtime and kubelet for Kubernetes", () => {
+    assert.deepStrictEqual(of(1463, 10_074), {
+      systemReserved: { cpu: "50m", memory: "312Mi", pid: "256" },
+      kubeReserved: { cpu: "50m", memory: "208Mi", pid: "768" },
+      podPidsLimit: 2262,
+    })
+  })
+  it("leave half of what the image leaves to pods, on a machine however small", () => {
+    const { kubeReserved, systemReserved } = of(464, 3000)
+    const kept = [kubeReserved, systemReserved].map(({ memory }) => Number.parseInt(memory, 10))
+    assert.isAtMost(
+      kept.reduce((sum, one) => sum + one),
+      264 + 101,
+    )
+    for (const memory of [0, 100, 264])
+      assert.deepInclude(of(memory, 0), {
+        systemReserved: { cpu: "50m", memory: "264Mi", pid: "256" },
+        kubeReserved: { cpu: "50m", memory: "0Mi", pid: "768" },
+      })
+  })
+  it("one pod may have a quarter of the process numbers, between 256 and 4096", () => {
+    assert.strictEqual(of(512, 0).podPidsLimit, 256)
+    assert.strictEqual(of(512, 5024).podPidsLimit, 1000)
+    assert.strictEqual(of(65_536, 500_000).podPidsLimit, 4096)
+  })
+  it("read what the kernel prints, and count what it does not print as 0", () => {
+    assert.deepStrictEqual(
+      machineOf("MemTotal:        1498332 kB\nUnevictable:      270688 kB\n", "10074\n"),
+      { memory: 1_498_332 * 1024, image: 270_688 * 1024, threads: 10_074 },
+    )
+    assert.deepStrictEqual(machineOf("", ""), { memory: 0, image: 0, threads: 0 })
+  })
+})
+
 describe("kubelet-config", () => {
-  const before = Layer.merge(
+  const before = Layer.mergeAll(
     Layer.succeed(EphemeralFilesystems, { mounted: [] }),
     Layer.succeed(Hostname, { name: "node-7" }),
+    Layer.succeed(Cgroups, {
+      root: "/cg",
+      controllers: [],
+      init: "/cg/init",
+      runtime: "/cg/runtime",
+      kubelet: "/cg/kubelet",
+      memoryMin: { init: 48 * MiB, runtime: 144 * MiB, kubelet: 64 * MiB },
+    }),
   )
+  // What the kernel shows where pseudo-filesystems mounts it.
+  const made = (options: TestMachine.TestMachineOptions = {}) => {
+    const machine = TestMachine.make({ ...options, files: { "/proc/": "" } })
+    return Effect.as(
+      machine.kernel.mount({ source: "proc", target: "/proc", fstype: "proc", flags: [] }),
+      machine,
+    )
+  }
   const stage = KubeletConfigFile.make({ containerRuntimeEndpoint: "unix:///run/x.sock" })
   const up = (machine: TestMachine.TestMachine) =>
     Layer.build(stage.layer).pipe(Effect.provide(Layer.merge(before, TestMachine.platform(machine))))
   it.effect("writes the configuration, a certificate and its key, for root only", () =>
     Effect.gen(function* () {
-      const machine = TestMachine.make()
+      const machine = yield* made()
       const { path } = Context.get(yield* up(machine), KubeletConfigFile.KubeletConfigFile)
       assert.strictEqual(path, "/run/kios/kubelet/config.json")
       assert.strictEqual(machine.modeOf("/run/kios/kubelet"), 0o700)
       const config = JSON.parse(machine.read(path)) as ReturnType<typeof KubeletConfig.standalone>
       assert.strictEqual(config.containerRuntimeEndpoint, "unix:///run/x.sock")
       assert.strictEqual(config.staticPodPath, "/etc/kubernetes/manifests")
+      // The machine has no image in RAM: half of its 512 MiB would do for 256 MiB of daemons.
+      assert.deepStrictEqual((config as unknown as ReturnType<typeof reservations>).kubeReserved, {
+        cpu: "50m",
+        memory: "208Mi",
+        pid: "768",
+      })
       for (const file of [path, config.tlsCertFile, config.tlsPrivateKeyFile])
         assert.strictEqual(machine.modeOf(file), 0o600)
       const certificate = new X509Certificate(machine.read(config.tlsCertFile))
@@ -179,13 +259,15 @@ describe("kubelet-config", () => {
   )
   for (const [what, errno, path] of [
     ["mkdir", "EROFS", undefined],
+    ["read", "EIO", "/proc/meminfo"],
+    ["open", "EMFILE", "/proc/sys/kernel/threads-max"],
     ["write", "ENOSPC", "/run/kios/kubelet/tls.crt"],
     ["write", "EIO", "/run/kios/kubelet/tls.key"],
     ["open", "EACCES", "/run/kios/kubelet/config.json"],
   ] as const)
     it.effect(`${what} ${path ?? ""}: ${errno} is a failed boot`, () =>
       Effect.gen(function* () {
-        const machine = TestMachine.make()
+        const machine = yield* made()
         machine.failOn(what, errno, path === undefined ? {} : { path })
         const error = yield* Effect.flip(up(machine))
         assert.strictEqual((error as { readonly errno?: string }).errno, errno)

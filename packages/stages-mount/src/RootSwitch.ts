@@ -14,11 +14,12 @@ import * as Layer from "effect/Layer"
 import { Kernel } from "@kios/core/Kernel"
 import * as Stage from "@kios/core/Stage"
 import { MountedRoot } from "@kios/core/capabilities/MountedRoot"
+import { mountOne, type MountRow, strict } from "./MountTable.ts"
 
 /** What the new root has. */
 export interface RootSwitchOptions {
-  /** Directories of the image to keep, read-only. */
-  readonly keep: ReadonlyArray<string>
+  /** Directories of the image to keep, read-only, and what is in them. */
+  readonly keep: Readonly<Record<string, string>>
   /** Mount points to make in the new root, which is read-only afterwards. */
   readonly directories: ReadonlyArray<string>
   /** Symbolic links to make in the new root. */
@@ -45,13 +46,63 @@ export interface RootSwitchOptions {
  * ```
  */
 export const reference: RootSwitchOptions = {
-  keep: ["/bin", "/lib", "/lib64"],
+  keep: {
+    "/bin": "the image's programs, bound and not copied; exec",
+    "/lib":
+      "the image's libraries, modules, archives and defaults, bound and not copied; exec, because a library is mapped executable",
+    "/lib64": "the loader of dynamic programs, where their headers name it; exec",
+  },
   directories: ["/proc", "/sys", "/dev", "/run", "/tmp", "/etc", "/var", "/opt"],
   links: {},
   remove: [],
 }
 
 const NEW_ROOT = "/newroot"
+
+/**
+ * The mounts of a root, in order: the root itself and what is bound into it.
+ * They are made below another directory, which then becomes the root.
+ *
+ * @example
+ * ```ts
+ * import * as RootSwitch from "@kios/stages-mount/RootSwitch"
+ *
+ * const targets = RootSwitch.rows(RootSwitch.reference).map((row) => row.target) // ["/", "/bin", "/lib", "/lib64"]
+ * ```
+ */
+export const rows = (
+  options: Pick<RootSwitchOptions, "keep">,
+): readonly [root: MountRow, ...binds: ReadonlyArray<MountRow>] => [
+  {
+    source: "kios-root",
+    target: "/",
+    fstype: "tmpfs",
+    flags: ["MS_RDONLY", ...strict],
+    options: "mode=0755,size=1M,nr_inodes=1k",
+    why: "a root that pivot_root(2) accepts, for runc; nothing can be written or executed on it",
+    reference: "Talos for ro, nosuid, nodev and shared; noexec is stricter: programs are in the mounts below",
+  },
+  ...Object.entries(options.keep).map(([directory, why]): MountRow => ({
+    source: directory,
+    target: directory,
+    fstype: "none",
+    flags: ["MS_BIND", "MS_RDONLY", "MS_NOSUID", "MS_NODEV", "MS_RELATIME"],
+    why,
+    reference: "Talos' read-only root; Documentation/filesystems/ramfs-rootfs-initramfs.rst",
+  })),
+]
+
+/**
+ * The reference distro's.
+ *
+ * @example
+ * ```ts
+ * import * as RootSwitch from "@kios/stages-mount/RootSwitch"
+ *
+ * const readOnly = RootSwitch.mounts.every((row) => row.flags.includes("MS_RDONLY")) // true
+ * ```
+ */
+export const mounts: ReadonlyArray<MountRow> = rows(reference)
 
 /**
  * Switches the root. Must come before every other mount. `noexec` is right for
@@ -68,25 +119,13 @@ const NEW_ROOT = "/newroot"
  */
 export const switchRoot = Effect.fnUntraced(function* (options: RootSwitchOptions) {
   const kernel = yield* Kernel
+  const [root, ...binds] = rows(options)
+  const readOnly = Object.keys(options.keep)
   yield* kernel.makeDirectory(NEW_ROOT)
-  yield* kernel.mount({
-    source: "kios-root",
-    target: NEW_ROOT,
-    fstype: "tmpfs",
-    flags: ["MS_NOSUID", "MS_NODEV", "MS_NOEXEC"],
-    options: "mode=0755,size=1M",
-  })
-  for (const directory of options.keep) {
-    const target = `${NEW_ROOT}${directory}`
-    yield* kernel.makeDirectory(target)
-    yield* kernel.mount({ source: directory, target, fstype: "none", flags: ["MS_BIND"] })
-    // The first bind takes its flags from its source; only a remount can add some.
-    yield* kernel.mount({
-      source: "none",
-      target,
-      fstype: "none",
-      flags: ["MS_REMOUNT", "MS_BIND", "MS_RDONLY", "MS_NOSUID", "MS_NODEV"],
-    })
+  yield* mountOne({ ...root, flags: strict }, NEW_ROOT)
+  for (const bind of binds) {
+    yield* kernel.makeDirectory(`${NEW_ROOT}${bind.target}`)
+    yield* mountOne(bind, NEW_ROOT)
   }
   for (const directory of options.directories) yield* kernel.makeDirectory(`${NEW_ROOT}${directory}`)
   for (const [path, target] of Object.entries(options.links))
@@ -109,16 +148,11 @@ export const switchRoot = Effect.fnUntraced(function* (options: RootSwitchOption
   yield* kernel.mount({ source: ".", target: "/", fstype: "none", flags: ["MS_MOVE"] })
   yield* kernel.chroot(".")
   yield* kernel.chdir("/")
-  yield* kernel.mount({
-    source: "none",
-    target: "/",
-    fstype: "none",
-    flags: ["MS_REMOUNT", "MS_RDONLY", "MS_NOSUID", "MS_NODEV", "MS_NOEXEC"],
-  })
+  yield* kernel.mount({ source: "none", target: "/", fstype: "none", flags: ["MS_REMOUNT", ...root.flags] })
   // After the move, which a shared parent would refuse: pods that ask for
   // Bidirectional mount propagation need it, and later mounts inherit it.
   yield* kernel.mount({ source: "none", target: "/", fstype: "none", flags: ["MS_REC", "MS_SHARED"] })
-  return { readOnly: options.keep }
+  return { readOnly }
 })
 
 /**
@@ -128,7 +162,10 @@ export const switchRoot = Effect.fnUntraced(function* (options: RootSwitchOption
  * ```ts
  * import * as RootSwitch from "@kios/stages-mount/RootSwitch"
  *
- * const root = RootSwitch.make({ ...RootSwitch.reference, keep: ["/bin", "/lib", "/lib64", "/usr"] })
+ * const root = RootSwitch.make({
+ *   ...RootSwitch.reference,
+ *   keep: { ...RootSwitch.reference.keep, "/usr": "programs of ours" },
+ * })
  * ```
  */
 export const make = (options: RootSwitchOptions) =>

@@ -18,10 +18,10 @@ describe("root-switch", () => {
     Effect.gen(function* () {
       const subject = machine()
       yield* up(RootSwitch.stage, subject)
-      const ro = "MS_REMOUNT|MS_BIND|MS_RDONLY|MS_NOSUID|MS_NODEV"
+      const ro = "MS_REMOUNT|MS_BIND|MS_RDONLY|MS_NOSUID|MS_NODEV|MS_RELATIME"
       subject.expectCalls([
         'mkdir("/newroot", 0755)',
-        'mount("kios-root", "/newroot", "tmpfs", MS_NOSUID|MS_NODEV|MS_NOEXEC, "mode=0755,size=1M")',
+        'mount("kios-root", "/newroot", "tmpfs", MS_NOSUID|MS_NODEV|MS_NOEXEC, "mode=0755,size=1M,nr_inodes=1k")',
         ...["/bin", "/lib", "/lib64"].flatMap((directory) => [
           `mkdir("/newroot${directory}", 0755)`,
           `mount("${directory}", "/newroot${directory}", "none", MS_BIND)`,
@@ -49,9 +49,9 @@ describe("root-switch", () => {
           subject.mounts().map(({ flags, propagation, target }) => [target, flags.join(","), propagation]),
           [
             ["/", "ro,nosuid,nodev,noexec,relatime", "shared"],
-            ["/bin", "ro,nosuid,nodev", "shared"],
-            ["/lib", "ro,nosuid,nodev", "shared"],
-            ["/lib64", "ro,nosuid,nodev", "shared"],
+            ["/bin", "ro,nosuid,nodev,relatime", "shared"],
+            ["/lib", "ro,nosuid,nodev,relatime", "shared"],
+            ["/lib64", "ro,nosuid,nodev,relatime", "shared"],
           ],
         )
         assert.isFalse(subject.exists("/init"))
@@ -67,7 +67,7 @@ describe("root-switch", () => {
     Effect.gen(function* () {
       const subject = machine()
       const stage = RootSwitch.make({
-        keep: ["/bin"],
+        keep: { "/bin": "programs" },
         directories: ["/proc"],
         links: { "/sbin": "bin" },
         remove: ["/secret", "/is-not-there"],
@@ -102,7 +102,10 @@ describe("root-switch", () => {
     Effect.gen(function* () {
       const subject = TestMachine.make({ files: { "/bin/x": "" }, modules: {}, osrelease: "x" })
       assert.strictEqual(
-        yield* outcome(RootSwitch.make({ ...RootSwitch.reference, keep: ["/bin", "/usr"] }), subject),
+        yield* outcome(
+          RootSwitch.make({ ...RootSwitch.reference, keep: { "/bin": "programs", "/usr": "more" } }),
+          subject,
+        ),
         "ENOENT",
       )
     }),

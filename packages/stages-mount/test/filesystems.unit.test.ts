@@ -11,6 +11,7 @@ import * as EphemeralFilesystems from "@kios/stages-mount/EphemeralFilesystems"
 import * as EtcOverlay from "@kios/stages-mount/EtcOverlay"
 import * as MountTable from "@kios/stages-mount/MountTable"
 import * as PseudoFilesystemsStage from "@kios/stages-mount/PseudoFilesystems"
+import * as RootSwitch from "@kios/stages-mount/RootSwitch"
 import { earlier, outcome, up } from "./support.ts"
 
 const rowsOf = (machine: TestMachine.TestMachine) =>
@@ -176,6 +177,52 @@ describe("cgroups", () => {
       )
     }),
   )
+  it.effect("the node's own groups are protected, and their parent with the sum", () =>
+    Effect.gen(function* () {
+      const subject = yield* machine()
+      const services = yield* up(CgroupsStage.stage, subject)
+      const MiB = 1024 * 1024
+      const of = (group: string) =>
+        ["memory.min", "memory.low", "cpu.weight"].map((file) =>
+          Number(subject.read(`/sys/fs/cgroup/kios${group}/${file}`)),
+        )
+      assert.deepStrictEqual(of(""), [256 * MiB, 512 * MiB, 176])
+      assert.deepStrictEqual(of("/init"), [48 * MiB, 96 * MiB, 79])
+      assert.deepStrictEqual(of("/runtime"), [144 * MiB, 288 * MiB, 59])
+      assert.deepStrictEqual(of("/kubelet"), [64 * MiB, 128 * MiB, 39])
+      assert.deepStrictEqual(Context.get(services, Cgroups).memoryMin, {
+        init: 48 * MiB,
+        runtime: 144 * MiB,
+        kubelet: 64 * MiB,
+      })
+    }),
+  )
+  for (const errno of ["EINVAL", "ENOENT", "EACCES", "EBUSY"])
+    it.effect(`a protection that the kernel refuses (${errno}) is told, and the others are made`, () =>
+      Effect.gen(function* () {
+        const subject = yield* machine()
+        subject.failOn("writeControl", errno, { path: "/sys/fs/cgroup/kios/memory.min" })
+        assert.strictEqual(yield* outcome(CgroupsStage.stage, subject), "up")
+        assert.isTrue(
+          subject.kmsg.some((line) => line.startsWith("warning ") && line.includes(errno)),
+          subject.kmsg.join("\n"),
+        )
+        assert.strictEqual(subject.read("/sys/fs/cgroup/kios/cpu.weight"), "176\n")
+      }),
+    )
+  it("weights are those that runc makes of shares", () => {
+    // Kubernetes enhancement 2254: 2 shares are the least weight, 262144 the most.
+    for (const [millicores, weight] of [
+      [0, 1],
+      [2, 1],
+      [100, 4],
+      [1000, 39],
+      [2000, 79],
+      [256_000, 10_000],
+      [1_000_000, 10_000],
+    ] as const)
+      assert.strictEqual(CgroupsStage.cpuWeight(millicores), weight)
+  })
   it.effect("a kernel with fewer controllers gets what it has", () =>
     Effect.gen(function* () {
       const subject = yield* machine(["cpu", "memory", "pids", "dmem"])
@@ -211,7 +258,7 @@ describe("etc-overlay", () => {
   const files = { "/lib/kios/etc/hostname": "image\n", "/lib/kios/etc/kept": "image\n", "/etc/": "" } as const
   const before = (device: string | undefined) =>
     Layer.merge(earlier(), Layer.succeed(DataPartition, { device }))
-  const machine = () => TestMachine.make({ files, filesystems: ["overlay"] })
+  const machine = () => TestMachine.make({ files, filesystems: ["overlay", "tmpfs"] })
 
   it.effect("keeps what is written on the data partition", () =>
     Effect.gen(function* () {
@@ -233,7 +280,11 @@ describe("etc-overlay", () => {
     Effect.gen(function* () {
       const subject = machine()
       const services = yield* up(EtcOverlay.stage, subject, before(undefined))
-      assert.include(subject.mountAt("/etc")?.options, "upperdir=/run/kios/etc,workdir=/run/kios/.etc-work")
+      assert.include(
+        subject.mountAt("/etc")?.options,
+        "upperdir=/run/kios/etc/upper,workdir=/run/kios/etc/work",
+      )
+      assert.strictEqual(subject.mountAt("/run/kios/etc")?.options, "mode=0755,size=16M,nr_inodes=4k")
       assert.isFalse(Context.get(services, Etc).persistent)
     }),
   )
@@ -244,7 +295,11 @@ describe("etc-overlay", () => {
       yield* Scope.provide(up(EtcOverlay.stage, subject, before(undefined)), scope)
       yield* Scope.close(scope, Exit.void)
       assert.isUndefined(subject.mountAt("/etc"))
-      assert.strictEqual(subject.log().at(-1), 'umount2("/etc", MNT_DETACH)')
+      assert.isUndefined(subject.mountAt("/run/kios/etc"))
+      assert.deepStrictEqual(subject.log().slice(-2), [
+        'umount2("/etc", MNT_DETACH)',
+        'umount2("/run/kios/etc", MNT_DETACH)',
+      ])
     }),
   )
   for (const [what, errno] of [
@@ -278,14 +333,52 @@ describe("mountAll", () => {
       ])
     }),
   )
-  it("every mount of ours says what it is for", () => {
+  it("every mount of ours says what it is for and where that comes from", () => {
     for (const row of [
+      ...RootSwitch.mounts,
       ...PseudoFilesystemsStage.mounts,
       ...EphemeralFilesystems.mounts,
       ...CgroupsStage.mounts,
+      ...EtcOverlay.mounts,
     ]) {
       assert.isAbove(row.why.length, 10, row.target)
+      assert.isAbove(row.reference.length, 3, row.target)
       assert.include(row.flags, "MS_NOSUID", row.target)
+      // noexec and nodev are left out only where the row says why.
+      if (!row.flags.includes("MS_NOEXEC")) assert.match(row.why, /exec/u, row.target)
+      if (!row.flags.includes("MS_NODEV")) assert.match(row.why, /nodev/u, row.target)
+      if (["tmpfs", "devtmpfs"].includes(row.fstype)) assert.match(row.options ?? "", /size=/u, row.target)
     }
   })
+
+  const bind = {
+    source: "/from",
+    target: "/to",
+    fstype: "none",
+    flags: ["MS_BIND", "MS_RDONLY", "MS_NOSUID"],
+    why: "test",
+    reference: "test",
+  } as const
+  it.effect("a bind is two calls, because the first one takes no flags", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make({ files: { "/from/file": "x", "/to/": "" } })
+      yield* MountTable.mountOne(bind).pipe(Effect.provide(machine.layer))
+      machine.expectCalls([
+        'mount("/from", "/to", "none", MS_BIND)',
+        'mount("none", "/to", "none", MS_REMOUNT|MS_BIND|MS_RDONLY|MS_NOSUID)',
+      ])
+      assert.strictEqual(machine.read("/to/file"), "x")
+      assert.deepStrictEqual(machine.mountAt("/to")?.flags.slice(0, 2), ["ro", "nosuid"])
+    }),
+  )
+  for (const errno of ["EPERM", "EBUSY", "EINVAL"])
+    it.effect(`a bind whose flags are refused (${errno}) does not stay without them`, () =>
+      Effect.gen(function* () {
+        const machine = TestMachine.make({ files: { "/from/file": "x", "/to/": "" } })
+        machine.failNth(2, "mount", errno)
+        const error = yield* Effect.flip(MountTable.mountOne(bind).pipe(Effect.provide(machine.layer)))
+        assert.strictEqual(error.errno, errno)
+        assert.isUndefined(machine.mountAt("/to"))
+      }),
+    )
 })

@@ -8,6 +8,7 @@ import { BootReport } from "@kios/core/BootReport"
 import { Kernel } from "@kios/core/Kernel"
 import * as Stage from "@kios/core/Stage"
 import { Images } from "@kios/core/capabilities/Images"
+import * as ImageArchives from "./ImageArchives.ts"
 import { ContainerdClient, pinnedImageLabels } from "./containerd/ContainerdClient.ts"
 
 /**
@@ -24,8 +25,9 @@ export const DIRECTORY = "/lib/kios/images"
 
 /**
  * The stage, for a directory of one's own. An archive that is broken is told
- * by name and skipped; the others are imported. Images are pinned, so that the
- * kubelet's garbage collection leaves them alone.
+ * by name and skipped; the others are imported, and then unlinked: they are in
+ * RAM. Images are pinned, so that the kubelet's garbage collection leaves them
+ * alone.
  *
  * @example
  * ```ts
@@ -44,6 +46,7 @@ export const make = (directory: string) =>
     tolerates: [
       { operation: "readDirectory", errno: ["ENOENT"], because: "the image has none", silent: true },
       { operation: "readDirectory", because: "registries have images, too" },
+      ...ImageArchives.tolerances,
     ],
     timeout: "5 minutes",
     layer: Layer.effect(
@@ -61,16 +64,23 @@ export const make = (directory: string) =>
           ),
         )).filter((name) => name.endsWith(".tar"))
         const names: Array<string> = []
+        const imported: Array<string> = []
         for (const archive of archives) {
           yield* containerd
             .importImage({ archive: `${directory}/${archive}`, labels: pinnedImageLabels })
             .pipe(
-              Effect.tap((images) => Effect.sync(() => names.push(...images.map((image) => image.name)))),
+              Effect.tap((images) =>
+                Effect.sync(() => {
+                  imported.push(archive)
+                  names.push(...images.map((image) => image.name))
+                }),
+              ),
               Effect.catch((error) =>
                 Effect.logError(`image archive ${archive} was skipped: ${error.message}`),
               ),
             )
         }
+        yield* ImageArchives.release(directory, imported)
         yield* report.milestone("images-ready", { count: String(names.length) })
         return { names }
       }),

@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import { Kernel } from "@kios/core/Kernel"
 import * as TestMachine from "@kios/core/testing/TestMachine"
 import { exits, forever, ignoring, leaving, prints } from "@kios/core/testing/TestPrograms"
 import { Cgroups } from "@kios/core/capabilities/Cgroups"
@@ -37,6 +38,7 @@ describe("containerd", () => {
       init: "/cg/init",
       runtime: "/cg/runtime",
       kubelet: "/cg/kubelet",
+      memoryMin: { init: 0, runtime: 0, kubelet: 0 },
     }),
   )
   const machineWith = (programs: TestMachine.TestMachineOptions["programs"]) =>
@@ -144,6 +146,99 @@ describe("image-preload", () => {
       ])
       assert.include(machine.kmsg, "err error image archive broken.tar was skipped: unexpected EOF")
       assert.include(machine.kmsg, "notice milestone images-ready count=2")
+      // Those that were imported are gone, and their memory with them.
+      assert.deepStrictEqual(yield* machine.kernel.readDirectory("/lib/kios/images"), [
+        "README",
+        "broken.tar",
+      ])
+    }),
+  )
+  // As the root switch leaves it: the image's filesystem is read-only, and so is its mount.
+  const sealed = Effect.gen(function* () {
+    const machine = TestMachine.make({ files: { ...files, "/run/": "" } })
+    const none = { source: "none", fstype: "none" } as const
+    const { kernel } = machine
+    yield* kernel.mount({ source: "tmpfs", target: "/run", fstype: "tmpfs", flags: [] })
+    yield* kernel.mount({ ...none, source: "/lib", target: "/lib", flags: ["MS_BIND"] })
+    yield* kernel.mount({ ...none, target: "/lib", flags: ["MS_REMOUNT", "MS_BIND", "MS_RDONLY"] })
+    yield* kernel.mount({ ...none, target: "/", flags: ["MS_REMOUNT", "MS_RDONLY"] })
+    return { machine, set: machine.log().length }
+  })
+  const window = "/run/kios/image-archives"
+  const remount = (flag: string) =>
+    `mount("none", "${window}", "none", MS_REMOUNT${flag}|MS_NOSUID|MS_NODEV|MS_NOEXEC)`
+  it.effect("archives of a read-only image are unlinked through a mount that nobody sees", () =>
+    Effect.gen(function* () {
+      const { machine, set } = yield* sealed
+      yield* up(ImagePreload.stage, machine, importing([]))
+      assert.deepStrictEqual(machine.log().slice(set), [
+        'unlink("/lib/kios/images/a.tar") = EROFS',
+        'unlink("/lib/kios/images/c.tar") = EROFS',
+        `mkdir("${window}", 0700)`,
+        `mount("/lib/kios/images", "${window}", "none", MS_BIND)`,
+        remount(""),
+        `unlink("${window}/a.tar")`,
+        `unlink("${window}/c.tar")`,
+        remount("|MS_RDONLY"),
+        `umount2("${window}", MNT_DETACH)`,
+      ])
+      assert.deepStrictEqual(yield* machine.kernel.readDirectory("/lib/kios/images"), [
+        "README",
+        "broken.tar",
+      ])
+      assert.strictEqual((yield* Effect.flip(machine.kernel.writeFile("/lib/x", "x"))).errno, "EROFS")
+      assert.strictEqual((yield* Effect.flip(machine.kernel.writeFile("/x", "x"))).errno, "EROFS")
+    }),
+  )
+  for (const [what, errno, n, path] of [
+    ["mkdir", "ENOSPC", 1, window],
+    ["mount", "EPERM", 1, window],
+    ["mount", "EBUSY", 2, window],
+    ["unlink", "EIO", 1, `${window}/a.tar`],
+    ["umount2", "EBUSY", 1, window],
+  ] as const)
+    it.effect(`${what} ${path} (${n}): ${errno} costs memory, and the image is read-only all the same`, () =>
+      Effect.gen(function* () {
+        const { machine } = yield* sealed
+        machine.failNth(n, what, errno, { path })
+        const services = yield* up(ImagePreload.stage, machine, importing([]))
+        assert.strictEqual(Context.get(services, Images).names.length, 2)
+        assert.isTrue(machine.kmsg.some((line) => line.startsWith("warning ") && line.includes(errno)))
+        assert.strictEqual((yield* Effect.flip(machine.kernel.writeFile("/x", "x"))).errno, "EROFS")
+      }),
+    )
+  it.effect("what does not become read-only again at once is tried again", () =>
+    Effect.gen(function* () {
+      const { machine } = yield* sealed
+      machine.failNth(3, "mount", "EBUSY", { path: window })
+      const fiber = yield* Effect.forkChild(up(ImagePreload.stage, machine, importing([])), {
+        startImmediately: true,
+      })
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(fiber)
+      assert.isTrue(machine.kmsg.some((line) => line.startsWith("warning ") && line.includes("EBUSY")))
+      assert.strictEqual((yield* Effect.flip(machine.kernel.writeFile("/x", "x"))).errno, "EROFS")
+    }),
+  )
+  it.effect("an image whose filesystem stays writable is a failure of the stage", () =>
+    Effect.gen(function* () {
+      const { machine } = yield* sealed
+      const kernel = Kernel.of({
+        ...machine.kernel,
+        mount: (call) => {
+          if (call.target === window && call.flags.includes("MS_RDONLY"))
+            machine.failOn("mount", "EBUSY", { path: window })
+          return machine.kernel.mount(call)
+        },
+      })
+      const fiber = yield* up(
+        ImagePreload.stage,
+        { ...machine, kernel, layer: Layer.succeed(Kernel, kernel) },
+        importing([]),
+      ).pipe(Effect.exit, Effect.forkChild({ startImmediately: true }))
+      yield* TestClock.adjust("10 seconds")
+      const exit = yield* Fiber.join(fiber)
+      assert.isTrue(Exit.isFailure(exit))
     }),
   )
   it.effect("an image without archives has none", () =>

@@ -24,5 +24,7 @@ export class Cgroups extends Context.Service<
     readonly runtime: string
     /** Directory of the group that the kubelet is started in. */
     readonly kubelet: string
+    /** Bytes that the kernel keeps for each of the groups (`memory.min`), whatever pods ask for. */
+    readonly memoryMin: { readonly init: number; readonly runtime: number; readonly kubelet: number }
   }
 >()("kios/Cgroups") {}

@@ -200,7 +200,9 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
   const sysctls = new Map<string, string>()
   let uuids = 0
   const table: MountTable = new MountTable({ type: "rootfs", root, options: "", readOnly: false })
+  const memory = options.memory ?? 512 * 1024 ** 2
   const proc = makeProc({
+    memory,
     cmdline: options.cmdline ?? "console=ttyS0",
     osrelease,
     processes,
@@ -210,7 +212,13 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     hostname,
     uuid: () => `${(++uuids).toString(16).padStart(8, "0")}-cafe-4000-8000-0123456789ab`,
   })
-  plantSysctls(proc.sys, sysctls, { "kernel.panic": "10", "vm.swappiness": "60", ...options.sysctls })
+  plantSysctls(proc.sys, sysctls, {
+    "kernel.panic": "10",
+    // A thread may take an eighth of the memory for its 16 KiB of stack (kernel/fork.c, set_max_threads).
+    "kernel.threads-max": String(Math.floor(memory / (8 * 16 * 1024))),
+    "vm.swappiness": "60",
+    ...options.sysctls,
+  })
   const sys = makeSys(filesystems)
   const dev = Filesystems.makeDev()
   const plug = (name: string, disk: TestDisk): void => {
@@ -231,7 +239,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     dev,
     processes,
     controllers: options.controllers ?? ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"],
-    memory: options.memory ?? 512 * 1024 ** 2,
+    memory,
   })
 
   const fileOf = (path: string): RegularFile => {

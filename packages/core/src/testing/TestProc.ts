@@ -19,6 +19,8 @@ export interface ProcSources {
   readonly modules: () => ReadonlyArray<string>
   readonly hostname: { name: string }
   readonly uuid: () => string
+  /** Bytes of RAM. */
+  readonly memory: number
 }
 
 class ProcDirectory extends KernelDirectory {
@@ -129,6 +131,15 @@ export const makeProc = (
         .map((name) => `${name} 16384 0 - Live 0x0\n`)
         .join(""),
     ),
+  )
+  root.add(
+    "meminfo",
+    new ControlFile(() => {
+      const line = (name: string, bytes: number) =>
+        `${`${name}:`.padEnd(16)}${String(Math.floor(bytes / 1024)).padStart(8)} kB\n`
+      const free = Math.floor(sources.memory / 2)
+      return `${line("MemTotal", sources.memory)}${line("MemFree", free)}${line("MemAvailable", free)}${line("Unevictable", 0)}`
+    }),
   )
   root.add("mounts", new Symlink("self/mounts"))
   root.add("self", new Symlink("1"))

@@ -20,9 +20,9 @@ checkMachine("the switch of the root leaves one tmpfs with the image's directori
       rows.push([target, fstype, root, flags, propagation].join(" "))
   assert.deepEqual(rows, [
     "/ tmpfs / ro,nosuid,nodev,noexec,relatime shared",
-    "/bin rootfs /bin ro,nosuid,nodev shared",
-    "/lib rootfs /lib ro,nosuid,nodev shared",
-    "/lib64 rootfs /lib64 ro,nosuid,nodev shared",
+    "/bin rootfs /bin ro,nosuid,nodev,relatime shared",
+    "/lib rootfs /lib ro,nosuid,nodev,relatime shared",
+    "/lib64 rootfs /lib64 ro,nosuid,nodev,relatime shared",
     "/proc proc / rw,nosuid,relatime shared",
   ])
   const lines = yield* Effect.map(k.readText("/proc/self/mountinfo"), (text) => text.trim().split("\n"))
@@ -37,7 +37,15 @@ checkMachine("the switch of the root leaves one tmpfs with the image's directori
   yield* k.makeDirectory("/tmp/bin")
   yield* bind(k, "/bin", "/tmp/bin")
   yield* change(k, "/tmp/bin", "MS_REMOUNT", "MS_BIND")
-  assert.equal((yield* mountsAt(k, "/tmp/bin"))[0]?.flags, "rw")
+  assert.equal((yield* mountsAt(k, "/tmp/bin"))[0]?.flags, "rw,relatime")
+  yield* refused(k.writeFile("/tmp/bin/file", "x"), "open EROFS")
+  // PID 1 does, as it unlinks image archives: through one mount, while the others stay read-only.
+  yield* change(k, "/tmp/bin", "MS_REMOUNT")
+  yield* k.writeFile("/tmp/bin/file", "x")
+  yield* refused(k.unlink("/bin/file"), "unlink EROFS")
+  yield* k.unlink("/tmp/bin/file")
+  yield* change(k, "/tmp/bin", "MS_REMOUNT", "MS_RDONLY")
+  yield* change(k, "/tmp/bin", "MS_REMOUNT", "MS_BIND")
   yield* refused(k.writeFile("/tmp/bin/file", "x"), "open EROFS")
   yield* refused(move(k, "/", "/tmp/bin"), "mount ELOOP")
   yield* k.umount("/tmp/bin")
