@@ -89,8 +89,14 @@ const silent: Readonly<Record<string, ReadonlyArray<string>>> = {
   tracefs: ["mode=700"],
 }
 
+/** A bind shows the options of the filesystem that it is of. */
+const boundFrom = ({ flags, source }: Row): Row | undefined =>
+  flags.includes("MS_BIND")
+    ? table.find(({ target }) => target === DataPartition.MOUNT_POINT && source.startsWith(`${target}/`))
+    : undefined
+
 const optionsOf = (row: Row, memoryKiB: number): ReadonlyArray<string> =>
-  (row.options ?? "")
+  (boundFrom(row)?.options ?? row.options ?? "")
     .split(",")
     .filter((option) => option !== "")
     .map((option) => optionOf(option, memoryKiB))
