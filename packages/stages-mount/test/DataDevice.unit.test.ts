@@ -44,6 +44,32 @@ describe("waiting without datapart=", () => {
       told(machine, "no data partition: this node lives in RAM")
     }),
   )
+  it.effect("ATA and NVMe controllers, whose drivers have found their disks, are no such bus", () =>
+    Effect.gen(function* () {
+      const machine = yield* onDisks(
+        {},
+        {
+          "/sys/class/nvme/nvme0/state": "live\n",
+          "/sys/class/scsi_host/host0": {
+            symlink: "../../devices/pci0000:00/0000:00:1f.2/ata1/host0/scsi_host/host0",
+          },
+        },
+      )
+      assert.isUndefined(yield* atOnce(machine))
+    }),
+  )
+  it.effect("an NVMe controller that comes live without a sign of its disk is given the time", () =>
+    Effect.gen(function* () {
+      const machine = yield* onDisks({}, { "/sys/class/nvme/nvme0/state": "connecting\n" })
+      const fiber = yield* start(machine)
+      yield* TestClock.adjust("1 second")
+      machine.write({ "/sys/class/nvme/nvme0/state": "live\n" })
+      yield* TestClock.adjust("200 millis")
+      machine.plug("nvme0n1", data())
+      yield* TestClock.adjust("100 millis")
+      assert.strictEqual(yield* Fiber.join(fiber), "/dev/nvme0n1p1")
+    }),
+  )
   it.effect("one with such a bus waits until nothing has changed for half a second", () =>
     Effect.gen(function* () {
       const machine = yield* onDisks({}, { "/sys/bus/usb/devices/usb1/": "" })

@@ -200,7 +200,8 @@ const findByType = Effect.fnUntraced(function* (type: string) {
     const found = yield* search.byPartition((partition) => partition.type === type)
     if (found.length > 0) return yield* choose(found)
     const progress = yield* LateDisks.progress
-    if (!progress.possible) return undefined
+    // Not so once it has been: a disk may have come after the search.
+    if (!progress.possible && fingerprint === undefined) return undefined
     quiet = progress.fingerprint === fingerprint ? quiet + POLL_MILLIS : 0
     fingerprint = progress.fingerprint
     if (quiet >= QUIET_MILLIS && progress.pending === undefined) return undefined
