@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Fiber, Layer } from "effect"
 import { TestClock } from "effect/testing"
-import { Kernel } from "@kios/core/Kernel"
+import { Kernel, type KernelShape } from "@kios/core/Kernel"
 import * as TestDisks from "@kios/core/testing/TestDisks"
 import type * as TestMachine from "@kios/core/testing/TestMachine"
 import { DataPartition } from "@kios/core/capabilities/DataPartition"
@@ -125,6 +125,36 @@ describe("waiting without datapart=", () => {
   it.effect("datapart=none waits for nothing", () =>
     Effect.gen(function* () {
       assert.isUndefined(yield* atOnce(yield* onDisks({ vda: data() }, usbHost), "datapart=none"))
+    }),
+  )
+})
+
+describe("sick disks", () => {
+  it.effect("one that never answers holds up nothing but itself, and that for 15 s", () =>
+    Effect.gen(function* () {
+      const machine = yield* onDisks({ vda: data(), vdb: data() })
+      const { readAt } = machine.kernel
+      const kernel: KernelShape = {
+        ...machine.kernel,
+        readAt: (path, position, length) =>
+          path === "/dev/vda" ? Effect.never : readAt(path, position, length),
+      }
+      const fiber = yield* start({ ...machine, layer: Layer.succeed(Kernel, kernel), kernel })
+      yield* TestClock.adjust("14 seconds")
+      assert.isUndefined(fiber.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* Fiber.join(fiber), "/dev/vdb1")
+      told(machine, '/dev/vda could not be read: read("/dev/vda"): ETIMEDOUT')
+    }),
+  )
+  it.effect("one that fails is asked once, however long is waited for another", () =>
+    Effect.gen(function* () {
+      const machine = yield* onDisks({ vda: data() })
+      machine.failOn("readAt", "EIO", { path: "/dev/vda" })
+      const fiber = yield* start(machine, "datapart=PARTLABEL=later")
+      yield* TestClock.adjust("31 seconds")
+      assert.isUndefined(yield* Fiber.join(fiber))
+      assert.strictEqual(machine.log({ only: ["readAt"] }).length, 1)
     }),
   )
 })
