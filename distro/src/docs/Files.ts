@@ -56,29 +56,13 @@ export const builtIn: {
   ],
 }
 
-// What DataPartition.ts says of its mounts, as long as it has no table of its own.
-const dataMounts: ReadonlyArray<MountRow> = [
-  [DataPartition.MOUNT_POINT, "what outlives a reboot; exec because volumes and layers inherit it"],
-  ["/var/lib/containerd", "images and containers; only with a data partition"],
-  ["/var/lib/kubelet", "pods and their volumes; only with a data partition"],
-  ["/var/log", "logs of pods; only with a data partition"],
-].map(([target = "", why = ""]) => ({
-  source: "",
-  target,
-  fstype: "ext4",
-  flags: [],
-  why,
-  reference: "Talos' /var",
-}))
-
 /** The tables of the stages that mount; a later row for the same target replaces an earlier one. */
 const tables: ReadonlyArray<{ readonly mounts?: ReadonlyArray<MountRow> }> = [
-  { mounts: dataMounts },
   RootSwitch,
   PseudoFilesystems,
   EphemeralFilesystems,
   Cgroups,
-  DataPartition as object,
+  DataPartition,
   EtcOverlay,
 ]
 

@@ -83,7 +83,11 @@ describe("parse", () => {
     ["kios.modules", "../../evil", /module names separated by commas/u],
     ["datapart", "sda1", /expected \/dev\/\.\.\., PARTUUID=, PARTLABEL=, UUID=, LABEL= or none/u],
     ["datapart", "PARTUUID=", /expected \/dev/u],
-    ["kios.hostnam", "x", /no such key; kiOS knows datapart, kios\.log, kios\.hostname, kios\.modules/u],
+    [
+      "kios.hostnam",
+      "x",
+      /no such key; kiOS knows datapart, datapart\.grow, kios\.log, kios\.hostname, kios\.modules/u,
+    ],
     ["kios.", "", /no such key/u],
   ]
   for (const [key, value, reason] of bad)

@@ -240,7 +240,7 @@ export const stage = Stage.make({
     { operation: "readAt", because: "another disk may hold it, or the node lives in RAM" },
     { operation: "addPartition", errno: ["EBUSY"], because: "the kernel has it meanwhile", silent: true },
     { operation: "addPartition", because: "the node lives in RAM" },
-    { operation: "stat", path: /^\/sys\/block\//u, because: "the node lives in RAM" },
+    { operation: "stat", path: /^\/(sys\/block|dev)\//u, because: "the node lives in RAM" },
     { operation: "makeDirectory", because: "the node lives in RAM" },
     { operation: "mount", because: "the node lives in RAM" },
   ],

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Fiber, Layer } from "effect"
 import { TestClock } from "effect/testing"
-import { Kernel } from "@kios/core/Kernel"
+import { Kernel, type KernelShape } from "@kios/core/Kernel"
 import * as TestDisks from "@kios/core/testing/TestDisks"
 import type * as TestMachine from "@kios/core/testing/TestMachine"
 import { DataPartition } from "@kios/core/capabilities/DataPartition"
@@ -42,6 +42,32 @@ describe("waiting without datapart=", () => {
       const machine = yield* onDisks({})
       assert.isUndefined(yield* atOnce(machine))
       told(machine, "no data partition: this node lives in RAM")
+    }),
+  )
+  it.effect("ATA and NVMe controllers, whose drivers have found their disks, are no such bus", () =>
+    Effect.gen(function* () {
+      const machine = yield* onDisks(
+        {},
+        {
+          "/sys/class/nvme/nvme0/state": "live\n",
+          "/sys/class/scsi_host/host0": {
+            symlink: "../../devices/pci0000:00/0000:00:1f.2/ata1/host0/scsi_host/host0",
+          },
+        },
+      )
+      assert.isUndefined(yield* atOnce(machine))
+    }),
+  )
+  it.effect("an NVMe controller that comes live without a sign of its disk is given the time", () =>
+    Effect.gen(function* () {
+      const machine = yield* onDisks({}, { "/sys/class/nvme/nvme0/state": "connecting\n" })
+      const fiber = yield* start(machine)
+      yield* TestClock.adjust("1 second")
+      machine.write({ "/sys/class/nvme/nvme0/state": "live\n" })
+      yield* TestClock.adjust("200 millis")
+      machine.plug("nvme0n1", data())
+      yield* TestClock.adjust("100 millis")
+      assert.strictEqual(yield* Fiber.join(fiber), "/dev/nvme0n1p1")
     }),
   )
   it.effect("one with such a bus waits until nothing has changed for half a second", () =>
@@ -99,6 +125,36 @@ describe("waiting without datapart=", () => {
   it.effect("datapart=none waits for nothing", () =>
     Effect.gen(function* () {
       assert.isUndefined(yield* atOnce(yield* onDisks({ vda: data() }, usbHost), "datapart=none"))
+    }),
+  )
+})
+
+describe("sick disks", () => {
+  it.effect("one that never answers holds up nothing but itself, and that for 15 s", () =>
+    Effect.gen(function* () {
+      const machine = yield* onDisks({ vda: data(), vdb: data() })
+      const { readAt } = machine.kernel
+      const kernel: KernelShape = {
+        ...machine.kernel,
+        readAt: (path, position, length) =>
+          path === "/dev/vda" ? Effect.never : readAt(path, position, length),
+      }
+      const fiber = yield* start({ ...machine, layer: Layer.succeed(Kernel, kernel), kernel })
+      yield* TestClock.adjust("14 seconds")
+      assert.isUndefined(fiber.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* Fiber.join(fiber), "/dev/vdb1")
+      told(machine, '/dev/vda could not be read: read("/dev/vda"): ETIMEDOUT')
+    }),
+  )
+  it.effect("one that fails is asked once, however long is waited for another", () =>
+    Effect.gen(function* () {
+      const machine = yield* onDisks({ vda: data() })
+      machine.failOn("readAt", "EIO", { path: "/dev/vda" })
+      const fiber = yield* start(machine, "datapart=PARTLABEL=later")
+      yield* TestClock.adjust("31 seconds")
+      assert.isUndefined(yield* Fiber.join(fiber))
+      assert.strictEqual(machine.log({ only: ["readAt"] }).length, 1)
     }),
   )
 })

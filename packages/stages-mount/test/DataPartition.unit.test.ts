@@ -213,7 +213,21 @@ describe("the mount", () => {
     }),
   )
 
-  for (const errno of ["EINVAL", "EUCLEAN", "EIO", "ENODEV", "EBUSY", "EROFS", "ENOENT"])
+  for (const errno of [
+    "EACCES",
+    "EBADMSG",
+    "EBUSY",
+    "EINVAL",
+    "EIO",
+    "ENODEV",
+    "ENOENT",
+    "ENOMEM",
+    "ENOTBLK",
+    "ENXIO",
+    "EPERM",
+    "EROFS",
+    "EUCLEAN",
+  ])
     it.effect(`${errno} is a node in RAM that says so, and nothing was written`, () =>
       Effect.gen(function* () {
         const machine = yield* onDisks(disks)

@@ -19,7 +19,7 @@ What becomes of a node when a system call fails while it boots. The stages of th
 - **retried**: the supervisor started the process again, and it came up.
 - **unaffected**: a call of no stage (the boot report's own), which must never fail a boot.
 
-The boots: on a node with a data partition, every call; on a node without one, and with \`datapart=LABEL=\`, those of the stages that then do something else; \`image-preload\` once more, with an archive that is imported; with an enlarged disk and \`datapart.grow\`, those of \`disk-grow\`; with a lost partition table, those of \`data-partition\`. Which errnos: \`errnos\` in \`@kios/core/testing/ErrnoSweep\`.
+The boots: on a node with a data partition, every call; on a node without one, and with \`datapart=LABEL=\`, those of the stages that then do something else; with an enlarged disk and \`datapart.grow\`, those of \`disk-grow\`; with a lost partition table, those of \`data-partition\`; and \`image-preload\` once more, with an archive that is imported. Which errnos: \`errnos\` in \`@kios/core/testing/ErrnoSweep\`.
 `
 
 it.live(
@@ -42,11 +42,6 @@ it.live(
           only: ({ operation, stage }) => stage === "data-partition" && operation.startsWith("read"),
         }),
         yield* ErrnoSweep.sweep({
-          pipeline: importing,
-          machine: () => node({ files: { "/lib/kios/images/pause.tar": "x" } }),
-          only: ({ stage }) => stage === "image-preload",
-        }),
-        yield* ErrnoSweep.sweep({
           pipeline: boot,
           machine: () => node({ disks: { vda: enlargedDisk() }, parameters: "datapart.grow" }),
           only: ({ stage }) => stage === "disk-grow",
@@ -55,6 +50,11 @@ it.live(
           pipeline: boot,
           machine: () => node({ disks: { vda: backupOnlyDisk() } }),
           only: ({ stage }) => stage === "data-partition",
+        }),
+        yield* ErrnoSweep.sweep({
+          pipeline: importing,
+          machine: () => node({ files: { "/lib/kios/images/pause.tar": "x" } }),
+          only: ({ stage }) => stage === "image-preload",
         }),
       ]
       assert.strictEqual(ErrnoSweep.describe(sweeps.flatMap((one) => one.undeclared)), "")

@@ -10,19 +10,7 @@ import * as PseudoFilesystems from "@kios/stages-mount/PseudoFilesystems"
 import * as RootSwitch from "@kios/stages-mount/RootSwitch"
 import { busybox, eventuallyAssert, hostProcesses, Node } from "../support.ts"
 
-const dataFlags = ["MS_NOSUID", "MS_NODEV", "MS_RELATIME"] as const
-// As long as DataPartition.ts has no table of its own.
-const dataMounts: ReadonlyArray<Omit<MountRow, "why" | "reference">> = [
-  { source: "/dev/vda1", target: DataPartition.MOUNT_POINT, fstype: "ext4", flags: dataFlags },
-  ...DataPartition.directories.map(([inPartition, target]) => ({
-    source: `${DataPartition.MOUNT_POINT}/${inPartition}`,
-    target,
-    fstype: "none",
-    flags: ["MS_BIND", ...dataFlags] as const,
-  })),
-]
-
-type Row = (typeof dataMounts)[number]
+type Row = Omit<MountRow, "why" | "reference">
 
 /** What must be mounted on a node with a data partition, and nothing else. */
 const table: ReadonlyArray<Row> = [
@@ -30,7 +18,7 @@ const table: ReadonlyArray<Row> = [
   ...PseudoFilesystems.mounts,
   ...EphemeralFilesystems.mounts,
   ...Cgroups.mounts,
-  ...((DataPartition as { readonly mounts?: ReadonlyArray<Row> } & object).mounts ?? dataMounts),
+  ...DataPartition.mounts,
   ...EtcOverlay.mounts,
 ].filter((row) => !("when" in row) || row.when !== "no-data-partition")
 
@@ -101,8 +89,14 @@ const silent: Readonly<Record<string, ReadonlyArray<string>>> = {
   tracefs: ["mode=700"],
 }
 
+/** A bind shows the options of the filesystem that it is of. */
+const boundFrom = ({ flags, source }: Row): Row | undefined =>
+  flags.includes("MS_BIND")
+    ? table.find(({ target }) => target === DataPartition.MOUNT_POINT && source.startsWith(`${target}/`))
+    : undefined
+
 const optionsOf = (row: Row, memoryKiB: number): ReadonlyArray<string> =>
-  (row.options ?? "")
+  (boundFrom(row)?.options ?? row.options ?? "")
     .split(",")
     .filter((option) => option !== "")
     .map((option) => optionOf(option, memoryKiB))

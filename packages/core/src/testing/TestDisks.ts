@@ -65,7 +65,6 @@ export const blank = (size: number, sectorBytes = 512): TestDisk => ({
   volumes: new Map(),
 })
 
-const ENTRIES = 128
 const ENTRY_BYTES = 128
 const PARTITION_SECTORS = 16
 
@@ -109,7 +108,7 @@ const header = (
   block.writeBigUInt64LE(2n + tableSectors, 40)
   block.writeBigUInt64LE(last - tableSectors - 1n, 48)
   block.writeBigUInt64LE(entriesLba, 72)
-  block.writeUInt32LE(ENTRIES, 80)
+  block.writeUInt32LE(entries.length / ENTRY_BYTES, 80)
   block.writeUInt32LE(ENTRY_BYTES, 84)
   block.writeUInt32LE(crc32(entries), 88)
   block.writeUInt32LE(crc32(block), 16)
@@ -185,14 +184,18 @@ export const gpt = (options: {
   readonly partitions: ReadonlyArray<PartitionSpec>
   /** 512 (default) or 4096. */
   readonly sectorBytes?: number
+  /** Places in the table (default 128). */
+  readonly entries?: number
 }): TestDisk => {
   const sector = options.sectorBytes ?? 512
-  const tableSectors = Math.ceil((ENTRIES * ENTRY_BYTES) / sector)
+  const tableBytes = (options.entries ?? 128) * ENTRY_BYTES
+  const tableSectors = Math.ceil(tableBytes / sector)
   const first = 2 + tableSectors
   const used = options.partitions.reduce((sum, one) => sum + (one.sectors ?? PARTITION_SECTORS), 0)
-  const sectors = first + used + tableSectors + 1
+  // A table without partitions has room for one all the same.
+  const sectors = first + Math.max(used, PARTITION_SECTORS) + tableSectors + 1
   const bytes = Buffer.alloc(sectors * sector)
-  const entries = Buffer.alloc(ENTRIES * ENTRY_BYTES)
+  const entries = Buffer.alloc(tableBytes)
   const partitions = new Map<number, { start: number; end: number }>()
   const volumes = new Map<number, Volume>()
   let start = first

@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { Cmdline } from "@kios/core/Cmdline"
 import { Kernel } from "@kios/core/Kernel"
-import type { KernelError } from "@kios/core/KernelError"
+import { KernelError } from "@kios/core/KernelError"
 import type * as Gpt from "../Gpt.ts"
 import * as Disks from "./Disks.ts"
 import * as LateDisks from "./LateDisks.ts"
@@ -18,6 +18,8 @@ const NAMED_SECONDS = 30
 const UNNAMED_SECONDS = 10
 const QUIET_MILLIS = 500
 const POLL_MILLIS = 100
+// How long a disk may take to give its table.
+const READ_SECONDS = 15
 
 /** A device that may be the data partition. */
 export interface Candidate {
@@ -43,7 +45,17 @@ const makeSearch = Effect.gen(function* () {
   const tableOf = Effect.fnUntraced(function* (disk: Disks.Disk) {
     const key = `${disk.name} ${disk.sectors}`
     if (tables.has(key)) return tables.get(key)
-    const read = yield* Disks.readTable(disk)
+    const read = yield* Disks.readTable(disk).pipe(
+      Effect.timeoutOrElse({
+        duration: `${READ_SECONDS} seconds`,
+        orElse: () =>
+          Effect.fail(new KernelError({ syscall: "read", errno: "ETIMEDOUT", path: disk.device })),
+      }),
+      // One that fails is not asked again and again: each time may take it a minute. A node may be a moment late.
+      Effect.tapError((error) =>
+        Effect.sync(() => (error.errno === "ENOENT" ? undefined : tables.set(key, undefined))),
+      ),
+    )
     tables.set(key, Result.getOrUndefined(read))
     if (Result.isFailure(read)) {
       if (read.failure.damaged) yield* warnOnce(`${disk.device}: ${read.failure.reason}`)
@@ -71,7 +83,8 @@ const makeSearch = Effect.gen(function* () {
             Effect.as(warnOnce(`/dev/${name} could not be read: ${error.message}`), [] as const),
           ),
         ),
-      { concurrency: 1 },
+      // A disk that takes its time does not hold up the others.
+      { concurrency: 4 },
     )
     return all.flat()
   })
@@ -165,13 +178,22 @@ const choose = Effect.fnUntraced(function* (candidates: ReadonlyArray<Candidate>
   return chosen
 })
 
+/** What gives the milliseconds since now. */
+const stopwatch = Effect.gen(function* () {
+  const kernel = yield* Kernel
+  const began = yield* kernel.monotonic
+  return Effect.map(kernel.monotonic, (now) => Number(now - began) / 1e6)
+})
+
 const pause = Effect.sleep(`${POLL_MILLIS} millis`)
 
 /** The device of a `datapart=` value, waited for. */
 const findNamed = Effect.fnUntraced(function* (spec: string) {
   const kernel = yield* Kernel
   const search = yield* makeSearch
-  for (let waited = 0; ; waited += POLL_MILLIS) {
+  const elapsed = yield* stopwatch
+  let told = false
+  for (;;) {
     if (spec.startsWith("/dev/")) {
       if ((yield* kernel.stat(spec)) !== undefined)
         return { device: spec, disk: undefined, partition: undefined } satisfies Candidate
@@ -183,8 +205,12 @@ const findNamed = Effect.fnUntraced(function* (spec: string) {
       const found = yield* search.bySpec(spec)
       if (found.length > 0) return yield* choose(found)
     }
+    const waited = yield* elapsed
     if (waited >= NAMED_SECONDS * 1000) break
-    if (waited === 1000) yield* Effect.logInfo(`waiting for datapart=${spec}`)
+    if (!told && waited >= 1000) {
+      told = true
+      yield* Effect.logInfo(`waiting for datapart=${spec}`)
+    }
     yield* pause
   }
   yield* Effect.logError(`datapart=${spec}: no such device within ${NAMED_SECONDS} s`)
@@ -195,15 +221,18 @@ const findNamed = Effect.fnUntraced(function* (spec: string) {
 const findByType = Effect.fnUntraced(function* (type: string) {
   const search = yield* makeSearch
   let fingerprint: string | undefined
-  let quiet = 0
-  for (let waited = 0; ; waited += POLL_MILLIS) {
+  let changed = 0
+  const elapsed = yield* stopwatch
+  for (;;) {
     const found = yield* search.byPartition((partition) => partition.type === type)
     if (found.length > 0) return yield* choose(found)
     const progress = yield* LateDisks.progress
-    if (!progress.possible) return undefined
-    quiet = progress.fingerprint === fingerprint ? quiet + POLL_MILLIS : 0
+    // Not so once it has been: a disk may have come after the search.
+    if (!progress.possible && fingerprint === undefined) return undefined
+    const waited = yield* elapsed
+    if (progress.fingerprint !== fingerprint) changed = waited
     fingerprint = progress.fingerprint
-    if (quiet >= QUIET_MILLIS && progress.pending === undefined) return undefined
+    if (waited - changed >= QUIET_MILLIS && progress.pending === undefined) return undefined
     if (waited >= UNNAMED_SECONDS * 1000) {
       yield* Effect.logWarning(
         `disks still appear after ${UNNAMED_SECONDS} s (${progress.pending ?? "more are found"}): a data partition on them is not waited for; name it with datapart= for ${NAMED_SECONDS} s`,
@@ -224,6 +253,14 @@ export const find = Effect.fnUntraced(function* (type: string) {
   return yield* values.datapart === undefined ? findByType(type) : findNamed(values.datapart)
 })
 
-/** Sees to it that the kernel has the device. */
-export const ensure = ({ disk, partition }: Candidate): Effect.Effect<void, KernelError, Kernel> =>
-  disk === undefined || partition === undefined ? Effect.void : Disks.ensurePartition(disk, partition)
+/** Sees to it that the kernel has the device. Its node may come a moment after sysfs tells of it. */
+export const ensure = Effect.fnUntraced(function* ({
+  device,
+  disk,
+  partition,
+}: Candidate): Effect.fn.Return<void, KernelError, Kernel> {
+  const kernel = yield* Kernel
+  if (disk !== undefined && partition !== undefined) yield* Disks.ensurePartition(disk, partition)
+  const elapsed = yield* stopwatch
+  while ((yield* kernel.stat(device)) === undefined && (yield* elapsed) < 1000) yield* pause
+})
