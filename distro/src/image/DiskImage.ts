@@ -17,6 +17,7 @@ import * as fs from "node:fs/promises"
 import * as path from "node:path"
 import { DiskImageError, type ImageError } from "./ImageError.ts"
 import { ensureInstalled, HostTools, type Tool } from "./HostTools.ts"
+import { WIDE_CLUSTERS_MIB, writeEsp } from "./internal/Esp.ts"
 import { type Ext4Entry, makeExt4 } from "./internal/Ext4.ts"
 import { type Gpt, readGpt, SECTOR } from "./internal/Gpt.ts"
 import { contentSize, digest, readAt } from "./internal/InputFile.ts"
@@ -108,7 +109,6 @@ export interface Info {
 
 const MIB = 2 ** 20
 const EPOCH_1980 = 315_532_800
-const WIDE_CLUSTERS_MIB = 264
 
 const invalid = (path: string, detail: string) =>
   new DiskImageError({ reason: "InvalidOption", path, detail })
@@ -281,7 +281,9 @@ const assemble = (
       args: ["--quiet", "--no-reread", "--no-tell-kernel", "--wipe", "never", IMAGE],
       stdin: `${script.join("\n")}\n`,
     })
-    if (layout.esp !== undefined) yield* writeEsp(work, layout.esp, Math.max(layout.time, EPOCH_1980))
+    if (layout.esp !== undefined) {
+      yield* writeEsp({ ...layout.esp, work, image: IMAGE, time: Math.max(layout.time, EPOCH_1980) })
+    }
     if (layout.data !== undefined) {
       yield* makeExt4({
         work,
@@ -336,42 +338,6 @@ const entriesOf = (files: ReadonlyArray<DataFile>): ReadonlyArray<Ext4Entry> => 
     ...given,
   ]
 }
-
-const writeEsp = (
-  work: string,
-  esp: NonNullable<Layout["esp"]>,
-  time: number,
-): Effect.Effect<void, ImageError> =>
-  Effect.gen(function* () {
-    const tools = yield* HostTools
-    const image = ["-i", `${IMAGE}@@${esp.start}`]
-    // MTOOLSRC: the user's own settings for drives are not ours.
-    const env = { SOURCE_DATE_EPOCH: String(time), MTOOLSRC: "/dev/null" }
-    const clusterSectors = esp.size >= WIDE_CLUSTERS_MIB * MIB ? "8" : "1"
-    const geometry = ["-h", "64", "-s", "32", "-H", String(esp.start / SECTOR)]
-    const run = (tool: Tool, args: ReadonlyArray<string>) =>
-      tools.run({ tool, cwd: work, env, args: [...image, ...args] })
-    yield* run("mformat", [
-      "-F",
-      "-T",
-      String(esp.size / SECTOR),
-      ...geometry,
-      "-c",
-      clusterSectors,
-      "-N",
-      esp.uuid.slice(0, 8),
-      "-v",
-      "KIOS",
-      "::",
-    ])
-    yield* run("mmd", ["::EFI", "::EFI/BOOT"])
-    yield* run("mcopy", [path.resolve(esp.efi), `::EFI/BOOT/${esp.boot}`])
-    if (esp.addon !== undefined) {
-      const directory = `::EFI/BOOT/${esp.boot}.extra.d`
-      yield* run("mmd", [directory])
-      yield* run("mcopy", [path.resolve(esp.addon), `${directory}/kios.addon.efi`])
-    }
-  })
 
 /**
  * Reads a disk image's GPT, the primary and the backup, and verifies both.

@@ -5,6 +5,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import { Partition, random } from "./PowerCut.ts"
 import * as Replay from "./Replay.ts"
+import { behindTheFirst } from "./Sandboxes.ts"
 import * as Workload from "./Workload.ts"
 import * as WriteLog from "./WriteLog.ts"
 
@@ -230,4 +231,17 @@ it("reads what a state's report says", () => {
     files: new Map([["meta/etc/a b", sum]]),
     journal: "1\n2\n",
   })
+})
+
+it("reads from containerd's log when a pod's sandbox was asked for", () => {
+  const at = (seconds: string, text: string) => `time="2026-01-02T03:04:${seconds}Z" level=info msg="${text}"`
+  const log = [
+    at("01.000000000", "starting containerd"),
+    at("05.500000000", String.raw`RunPodSandbox for name:\"hello-kios\"  uid:\"a\" namespace:\"default\"`),
+    at("07.250000000", "RunPodSandbox for &PodSandboxMetadata{Name:kept-kios,Uid:b,Namespace:default,}"),
+    at("09.000000000", String.raw`RunPodSandbox for name:\"kept-kios\" uid:\"b\" returns sandbox id \"c\"`),
+  ].join("\n")
+  assert.strictEqual(behindTheFirst(log, "hello"), 0)
+  assert.strictEqual(behindTheFirst(log, "kept"), 1.75)
+  assert.isNaN(behindTheFirst(log, "other"))
 })

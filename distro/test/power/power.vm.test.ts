@@ -18,6 +18,7 @@ import { busybox } from "../boot/support.ts"
 import * as Node from "./Node.ts"
 import { Partition, random } from "./PowerCut.ts"
 import * as Replay from "./Replay.ts"
+import { behindTheFirst } from "./Sandboxes.ts"
 import * as Workload from "./Workload.ts"
 import * as WriteLog from "./WriteLog.ts"
 
@@ -58,17 +59,6 @@ const earlier = <A>(value: A | undefined): A => {
   return value
 }
 
-/** Seconds between the first pod's sandbox that the kubelet asked for and the one of this pod. */
-const behindTheFirst = (log: string, pod: string): number => {
-  const asked = log.split("\n").flatMap((line) => {
-    const [, time, name] = /^time="?([^" ]+)"? .*RunPodSandbox for .*Name:([^,]+),/u.exec(line) ?? []
-    return time === undefined || name === undefined ? [] : [{ name, ms: Date.parse(time) }]
-  })
-  const own = asked.find(({ name }) => name.startsWith(`${pod}-`))
-  const first = Math.min(...asked.map(({ ms }) => ms))
-  return own === undefined ? Number.NaN : (own.ms - first) / 1000
-}
-
 describe("a disk of kios image", () => {
   it.live("boots as qcow2 by firmware and with nothing else; a pod writes a manifest, and reboots", () =>
     Effect.gen(function* () {
@@ -102,8 +92,12 @@ describe("a disk of kios image", () => {
         { path: at("disk.img"), format: "raw", writeLog: at("log") },
         ["default/hello", "default/kept"],
       )
-      const late = behindTheFirst(yield* shell("cat /host/run/kios/log/containerd.log"), "kept")
-      assert.isBelow(late, FILE_CHECK_SECONDS, "the pod was not started with the image's own")
+      const log = yield* shell("grep RunPodSandbox /host/run/kios/log/containerd.log")
+      assert.isBelow(
+        behindTheFirst(log, "kept"),
+        FILE_CHECK_SECONDS,
+        `not with the image's own pods:\n${log}`,
+      )
       yield* shell(Workload.prepare)
       const logBytes = [0]
       const checksums = [""]
