@@ -168,7 +168,7 @@ it.live("cloud: virtio, VMware, SCSI, NVMe and AHCI disks and both adapters come
   }).pipe(Effect.scoped),
 )
 
-it.live("generic: MegaRAID and USB disks and Intel's, Realtek's and AMD's adapters as well", () =>
+it.live("generic: what cloud has, MegaRAID and USB disks, and adapters of physical machines", () =>
   Effect.gen(function* () {
     yield* boot(
       yield* genericEfi,
