@@ -6,26 +6,12 @@ import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { fileURLToPath } from "node:url"
-import * as Build from "../../src/Build.ts"
-import { CommandRunner } from "../../src/components/CommandRunner.ts"
-import { ComponentStore } from "../../src/components/ComponentStore.ts"
-import { lockFile } from "../../src/components/LockFile.ts"
 import { generic } from "../../src/profiles.ts"
 import { recipe } from "../../src/recipe.ts"
 import * as Probe from "../../src/vm/Probe.ts"
 import type { Disk, NicModel } from "../../src/vm/QemuArguments.ts"
 import * as VmRun from "../../src/vm/VmRun.ts"
-import { busybox, dataDisk, efi, eventually, temporaryDirectory } from "./support.ts"
-
-const genericEfi = Effect.gen(function* () {
-  const output = fileURLToPath(new URL("../../../dist/kios-generic.efi", import.meta.url))
-  if (fs.existsSync(output)) return output
-  fs.mkdirSync(path.dirname(output), { recursive: true })
-  yield* lockFile(`${output}.lock`, "kios-generic.efi", "building it")
-  if (!fs.existsSync(output)) yield* Build.build({ recipe: { ...recipe, hardware: generic }, output })
-  return output
-}).pipe(Effect.scoped, Effect.provide(ComponentStore.live), Effect.provide(CommandRunner.layer))
+import { buildVariant, busybox, dataDisk, efi, eventually, temporaryDirectory } from "./support.ts"
 
 type Bus = NonNullable<Disk["bus"]>
 
@@ -171,7 +157,7 @@ it.live("cloud: virtio, VMware, SCSI, NVMe and AHCI disks and both adapters come
 it.live("generic: what cloud has, MegaRAID and USB disks, and adapters of physical machines", () =>
   Effect.gen(function* () {
     yield* boot(
-      yield* genericEfi,
+      yield* buildVariant({ ...recipe, hardware: generic }, yield* temporaryDirectory),
       ["nvme", "virtio", "scsi", "ahci", "megasas", "usb"],
       ["vmxnet3", "e1000e", "e1000", "rtl8139", "pcnet", "i82550"],
       {
