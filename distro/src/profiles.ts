@@ -52,7 +52,7 @@ const listed: ReadonlyArray<ModuleGroup> = [
     name: "iptables",
     why: "matches and targets that some CNI plugins use besides kube-proxy's",
     modules: words(
-      `iptable_raw ip6table_raw ip6table_filter ip6table_mangle ip6table_nat iptable_security ipt_rpfilter
+      `iptable_raw ip6table_raw iptable_security ipt_rpfilter
        ip6t_rpfilter nf_log_syslog xt_bpf xt_CT xt_LOG xt_NFLOG xt_NFQUEUE xt_NETMAP xt_TCPMSS xt_TPROXY xt_socket xt_cgroup
        xt_connlimit xt_connmark xt_hashlimit xt_iprange xt_length xt_limit xt_mac xt_owner xt_pkttype xt_physdev xt_REDIRECT
        xt_policy xt_rateest xt_sctp xt_state xt_string xt_time xt_u32 xt_nfacct xt_CHECKSUM xt_DSCP xt_CLASSIFY`,
