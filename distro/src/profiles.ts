@@ -60,9 +60,9 @@ const listed: ReadonlyArray<ModuleGroup> = [
     name: "iptables",
     why: "matches and targets that some CNI plugins use besides kube-proxy's",
     modules: words(
-      `iptable_raw ip6table_raw ip6table_filter ip6table_mangle ip6table_nat iptable_security ipt_rpfilter
-       ip6t_rpfilter xt_bpf xt_CT xt_LOG xt_NFLOG xt_NFQUEUE xt_NETMAP xt_TCPMSS xt_TPROXY xt_socket xt_cgroup
-       xt_connlimit xt_connmark xt_hashlimit xt_iprange xt_length xt_limit xt_mac xt_owner xt_pkttype xt_physdev
+      `iptable_raw ip6table_raw iptable_security ipt_rpfilter
+       ip6t_rpfilter nf_log_syslog xt_bpf xt_CT xt_LOG xt_NFLOG xt_NFQUEUE xt_NETMAP xt_TCPMSS xt_TPROXY xt_socket xt_cgroup
+       xt_connlimit xt_connmark xt_hashlimit xt_iprange xt_length xt_limit xt_mac xt_owner xt_pkttype xt_physdev xt_REDIRECT
        xt_policy xt_rateest xt_sctp xt_state xt_string xt_time xt_u32 xt_nfacct xt_CHECKSUM xt_DSCP xt_CLASSIFY`,
     ),
     loaded: "listed",
@@ -71,7 +71,7 @@ const listed: ReadonlyArray<ModuleGroup> = [
     name: "nftables",
     why: "expressions that some CNI plugins and mesh proxies use besides kube-proxy's",
     modules: words(
-      `nft_socket nft_tproxy nft_queue nft_quota nft_connlimit nft_hash nft_flow_offload nf_flow_table_inet
+      `nft_limit nft_log nft_redir nft_socket nft_tproxy nft_queue nft_quota nft_connlimit nft_hash nft_flow_offload nf_flow_table_inet
        nft_fib_netdev nft_dup_netdev nft_fwd_netdev nft_xfrm nft_tunnel nft_synproxy nfnetlink_log nfnetlink_queue`,
     ),
     loaded: "listed",
@@ -96,7 +96,10 @@ const listed: ReadonlyArray<ModuleGroup> = [
   {
     name: "IPsec",
     why: "encryption between nodes (Cilium, Calico)",
-    modules: words("esp4 esp6 xfrm_user xfrm_interface xfrm_algo ah4 ah6 af_key"),
+    modules: words(
+      `esp4 esp6 xfrm_user xfrm_interface xfrm_algo ah4 ah6 af_key authenc echainiv seqiv gcm ghash-generic
+       chacha20poly1305 aesni-intel`,
+    ),
     loaded: "listed",
   },
   {
@@ -115,7 +118,7 @@ const listed: ReadonlyArray<ModuleGroup> = [
     name: "volumes",
     why: "filesystems and block devices that CSI drivers mount: NFS, XFS, iSCSI, NVMe over TCP, device mapper",
     modules: words(
-      `nfs nfsv3 nfsv4 xfs iscsi_tcp nvme-tcp loop nbd dm-mod dm-crypt dm-thin-pool dm-snapshot dm-multipath
+      `nfs nfsv3 nfsv4 xfs iscsi_tcp nvme-tcp loop nbd dm-mod dm-crypt xts aesni-intel dm-thin-pool dm-snapshot dm-multipath
        dm-round-robin dm-service-time fuse vfat nls_ascii nls_cp437 isofs sr_mod sg`,
     ),
     loaded: "listed",

@@ -48,7 +48,7 @@ const image = Effect.fnUntraced(function* (directory: string) {
   const modules = yield* ModuleSet.entries({
     root: kernel.directory,
     release: kernel.attributes["release"] ?? "",
-    modules: ["overlay", "erofs", "br_netfilter", "softdog", "virtio_blk"],
+    modules: ["overlay", "erofs", "br_netfilter", "softdog", "virtio_blk", "vxlan"],
     work,
   })
   const initrd = path.join(directory, "initrd")

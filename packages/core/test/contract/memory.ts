@@ -25,6 +25,8 @@ const machine = () =>
       overlay: { filesystems: ["overlay"] },
       virtio_blk: {},
       libcrc32c: {},
+      vxlan: { needs: ["udp_tunnel"] },
+      udp_tunnel: {},
       erofs: { needs: ["libcrc32c"], filesystems: ["erofs"] },
       watchdog: {},
       softdog: { needs: ["watchdog"], watchdog: { identity: "Software Watchdog" } },
