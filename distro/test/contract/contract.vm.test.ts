@@ -47,7 +47,7 @@ const image = Effect.fnUntraced(function* (directory: string) {
   const modules = yield* ModuleSet.entries({
     root: kernel.directory,
     release: kernel.attributes["release"] ?? "",
-    modules: ["overlay", "erofs", "br_netfilter", "softdog"],
+    modules: ["overlay", "erofs", "br_netfilter", "vxlan", "softdog"],
     work,
   })
   const initrd = path.join(directory, "initrd")

@@ -225,7 +225,7 @@ export const make = Effect.fnUntraced(function* (
       const entry = table.get(name)
       if (entry === undefined || !accepts(entry.path)) continue
       if (!config.blacklist.has(name)) yield* load(name, [by])
-      else if (!passedOver.has(name)) {
+      else if (outcomes.get(name) !== true && !passedOver.has(name)) {
         passedOver.add(name)
         yield* Effect.logInfo(`module ${name} is not loaded: it is blacklisted; wanted by ${by}`)
       }

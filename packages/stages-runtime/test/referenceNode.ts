@@ -28,7 +28,12 @@ import * as RemainingPods from "@kios/stages-runtime/RemainingPods"
 import * as Sysctl from "@kios/stages-runtime/Sysctl"
 import * as Watchdog from "@kios/stages-runtime/Watchdog"
 
-const modules = KernelModules.stages({ boot: ["overlay", "virtio_blk"], node: ["br_netfilter"] })
+const release = "6.12.0-test"
+const modules = KernelModules.stages({
+  boot: ["overlay"],
+  node: ["br_netfilter"],
+  pods: ["xt_comment"],
+})
 /** All but the kubelet itself, with containerd at an address. */
 export const pipeline = (address: string) =>
   Pipeline.make([
@@ -78,7 +83,17 @@ const dataDisk = () =>
     partitions: [
       {
         type: DataPartition.PARTITION_TYPE,
-        ext4: { label: "state", files: { "/meta/etc/hostname": "node-7\n" } },
+        ext4: {
+          label: "state",
+          files: {
+            "/meta/etc/hostname": "node-7\n",
+            "/meta/etc/modprobe.d/node.conf": "options bridge x=1\n",
+            "/meta/etc/modules-load.d/node.conf": "of_data\n",
+            [`/modules/${release}/modules.dep`]: "of_data.ko:\n",
+            [`/modules/${release}/of_data.ko`]: "\x7fELF of module of_data.",
+            "/modules/flat.ko": "\x7fELF of module flat.",
+          },
+        },
       },
     ],
   })
@@ -100,7 +115,14 @@ export const node = (
 ) =>
   TestMachine.make({
     cmdline: `console=ttyS0 kios.log=warn ${options.parameters ?? ""}`.trimEnd(),
+    osrelease: release,
+    // A disk, and a display that nothing drives.
+    devices: {
+      "virtio/virtio0": "virtio:d00000002v00001AF4",
+      "pci/0000:00:03.0": "pci:v00001AF4d00001000sv00001AF4sd00000001bc03sc00i00",
+    },
     files: {
+      "/lib/kios/etc/modprobe.d/kios.conf": "options virtio_blk queue_depth=64\n",
       "/init": "x",
       "/bin/": "",
       "/lib/kios/etc/hostname": "image\n",
@@ -110,9 +132,15 @@ export const node = (
     programs: { "/bin/containerd": forever },
     modules: {
       overlay: { filesystems: ["overlay"] },
-      virtio_blk: {},
       efi_pstore: { pstore: options.died === true ? kept : {} },
       softdog: { watchdog: {} },
+      virtio_blk: {
+        path: "kernel/drivers/block/virtio_blk.ko",
+        aliases: ["virtio:d00000002v*"],
+      },
+      of_data: {},
+      flat: {},
+      xt_comment: {},
       bridge: {},
       br_netfilter: { needs: ["bridge"], sysctls: { "net.bridge.bridge-nf-call-iptables": "0" } },
     },

@@ -170,11 +170,12 @@ export const make = (state: MachineState): KernelShape => {
         if (!(location.inode instanceof Directory)) return refuse("ENOTDIR")
         table.cwd = location
       }),
-    loadModule: (path, parameters = "") =>
-      operate(
+    loadModule: (path, parameters = "") => {
+      const call = /\.(zst|gz)$/u.test(path) ? "init_module" : "finit_module"
+      return operate(
         "loadModule",
-        "finit_module",
-        `finit_module(${quote(path)}, ${quote(parameters)})`,
+        call,
+        `${call}(${quote(path)}, ${quote(parameters)})`,
         { path, ...(parameters === "" ? {} : { args: { parameters } }) },
         () => {
           const { inode } = opening(() => table.find(path, false))
@@ -183,7 +184,8 @@ export const make = (state: MachineState): KernelShape => {
           if (!(inode instanceof RegularFile)) return refuse("ENOEXEC")
           state.loadModule(nameIn(inode.read(), path), parameters)
         },
-      ),
+      )
+    },
     setHostname: (name) =>
       operate("setHostname", "sethostname", `sethostname(${quote(name)})`, { path: name }, () => {
         if (Buffer.byteLength(name) > 64) return refuse("EINVAL")

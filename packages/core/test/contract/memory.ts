@@ -15,6 +15,8 @@ const machine = () =>
     modules: {
       overlay: { filesystems: ["overlay"] },
       libcrc32c: {},
+      vxlan: { needs: ["udp_tunnel"] },
+      udp_tunnel: {},
       erofs: { needs: ["libcrc32c"], filesystems: ["erofs"] },
       watchdog: {},
       softdog: { needs: ["watchdog"], watchdog: { identity: "Software Watchdog" } },

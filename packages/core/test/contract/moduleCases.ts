@@ -76,6 +76,35 @@ checkMachine("a module is refused before what it needs is in", function* (k) {
   assert.equal(yield* isLoaded(k, "br_netfilter"), true)
   assert.equal(yield* k.readText(setting), "1\n")
 })
+checkMachine("a compressed module is loaded as if it were not", function* (k, dir) {
+  const zlib = process.getBuiltinModule("node:zlib")
+  const { needs, path } = yield* fileOf(k, "vxlan")
+  const zst = yield* Effect.forEach([...needs, path], (file) =>
+    Effect.gen(function* () {
+      const to = `${dir}/${file.split("/").at(-1)}.zst`
+      yield* k.writeFile(to, zlib.zstdCompressSync(yield* k.readFile(file)))
+      return to
+    }),
+  )
+  const last = zst.at(-1) ?? ""
+  if (needs.length > 0) yield* refused(k.loadModule(last), "init_module ENOENT")
+  for (const file of zst) yield* k.loadModule(file)
+  assert.equal(yield* isLoaded(k, "vxlan"), true)
+  yield* refused(k.loadModule(last), "init_module EEXIST")
+  const gz = `${dir}/vxlan.ko.gz`
+  yield* k.writeFile(gz, zlib.gzipSync(yield* k.readFile(path)))
+  yield* refused(k.loadModule(gz), "init_module EEXIST")
+  const bytes = yield* k.readFile(last)
+  yield* k.writeFile(`${dir}/half.ko.zst`, bytes.subarray(0, bytes.length >> 1))
+  yield* refused(k.loadModule(`${dir}/half.ko.zst`), "init_module ENOEXEC")
+  yield* k.writeFile(`${dir}/plain.ko.zst`, yield* k.readFile(path))
+  yield* refused(k.loadModule(`${dir}/plain.ko.zst`), "init_module ENOEXEC")
+  yield* k.writeFile(`${dir}/text.ko.zst`, zlib.zstdCompressSync(Buffer.from("no module ".repeat(100))))
+  yield* refused(k.loadModule(`${dir}/text.ko.zst`), "init_module ENOEXEC")
+  yield* refused(k.loadModule(`${dir}/missing.ko.zst`), "open ENOENT")
+  yield* k.symlink(last, `${dir}/link.ko.zst`)
+  yield* refused(k.loadModule(`${dir}/link.ko.zst`), "open ELOOP")
+})
 checkMachine("loading refuses: a damaged module, an empty file, a directory", function* (k, dir) {
   const bytes = yield* k.readFile((yield* fileOf(k, "overlay")).path)
   yield* k.writeFile(`${dir}/half.ko`, bytes.subarray(0, bytes.length >> 1))
