@@ -5,7 +5,7 @@
 import type { MountFlag } from "../Kernel.ts"
 import { CgroupDirectory } from "./TestCgroups.ts"
 import { deviceName, type TestDisk } from "./TestDisks.ts"
-import { Directory, type Inode, refuse, SpecialFile } from "./TestFiles.ts"
+import { Directory, refuse, SpecialFile } from "./TestFiles.ts"
 import { OverlayDirectory } from "./TestOverlay.ts"
 import type { Filesystem, MountTable } from "./TestMounts.ts"
 import type { Processes } from "./TestProcesses.ts"
@@ -66,16 +66,6 @@ export const devices = (disks: Readonly<Record<string, TestDisk>>): Directory =>
     for (const number of [0, ...disk.partitions.keys()])
       root.add(deviceName(name, number), new SpecialFile("block", { disk, partition: number }))
   return root
-}
-
-/** What the kernel kept of earlier boots: files are read and removed, and nobody makes one. */
-export class PstoreDirectory extends Directory {
-  override makeDirectory(_name: string, _mode: number): Directory {
-    return refuse("EPERM")
-  }
-  override create<I extends Inode>(_name: string, inode: I): I {
-    return refuse(inode.kind === "file" ? "EACCES" : "EPERM")
-  }
 }
 
 /** The types by name. Which of them a machine has is for it to say. */
