@@ -39,7 +39,7 @@ const BootsLive = Layer.effect(
       boot: "kernel",
       memoryMiB: 768,
       // Long enough for an init that is busy, on a host that is busy too.
-      cmdline: "panic=1 kios.watchdog=45",
+      cmdline: "panic=1 kios.watchdog=30",
       disks: [{ path: data, format: "raw" }],
       extraArgs: ["-device", "i6300esb", "-action", "watchdog=reset"],
     })
