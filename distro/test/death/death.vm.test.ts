@@ -57,7 +57,7 @@ const BootsLive = Layer.effect(
         orElse: () =>
           Effect.die(
             new Error(
-              `not done within ${DEADLINE}; the console's end:\n${boots.at(-1)?.lines.slice(-40).join("\n")}`,
+              `not done within ${DEADLINE}: ${boots.length} boots; the last one's end:\n${boots.at(-1)?.lines.slice(-40).join("\n")}`,
             ),
           ),
       }),
