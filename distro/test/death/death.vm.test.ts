@@ -39,7 +39,7 @@ const BootsLive = Layer.effect(
       boot: "kernel",
       memoryMiB: 768,
       // Long enough for an init that is busy, on a host that is busy too.
-      cmdline: "panic=1 kios.watchdog=45",
+      cmdline: "panic=1 kios.watchdog=30",
       disks: [{ path: data, format: "raw" }],
       extraArgs: ["-device", "i6300esb", "-action", "watchdog=reset"],
     })
@@ -57,7 +57,7 @@ const BootsLive = Layer.effect(
         orElse: () =>
           Effect.die(
             new Error(
-              `not done within ${DEADLINE}; the console's end:\n${boots.at(-1)?.lines.slice(-40).join("\n")}`,
+              `not done within ${DEADLINE}: ${boots.length} boots; the last one's end:\n${boots.at(-1)?.lines.slice(-40).join("\n")}`,
             ),
           ),
       }),

@@ -74,20 +74,20 @@ const parsePart = (name: string, content: string): Part | undefined => {
 export const join = (files: ReadonlyMap<string, string>): ReadonlyArray<PersistedLog> => {
   const parts = [...files]
     .flatMap(([name, content]) => parsePart(name, content) ?? [])
-    .toSorted((a, b) => a.at - b.at || a.part - b.part)
+    .toSorted((a, b) => a.at - b.at || a.part - b.part || Number(a.count) - Number(b.count))
+  // An oops that becomes a panic leaves two logs in one second: each is told by its reason and count.
+  const open = new Map<string, Array<Part>>()
   const logs: Array<Array<Part>> = []
   for (const part of parts) {
-    const open = logs.at(-1)
-    const before = open?.at(-1)
-    if (
-      open !== undefined &&
-      before !== undefined &&
-      part.part > before.part &&
-      part.reason === before.reason &&
-      part.count === before.count
-    )
-      open.push(part)
-    else logs.push([part])
+    const key = `${part.reason}#${part.count}`
+    const log = open.get(key)
+    const before = log?.at(-1)
+    if (log !== undefined && before !== undefined && part.part > before.part) log.push(part)
+    else {
+      const begun = [part]
+      open.set(key, begun)
+      logs.push(begun)
+    }
   }
   return logs.map((log) => ({
     at: log[0]?.at ?? 0,

@@ -60,6 +60,21 @@ describe("a log that was kept", () => {
     )
   })
 
+  it("of an oops is not mixed with that of the panic which followed in the same second", () => {
+    const logs = Store.join(
+      new Map(
+        [1, 2].flatMap((part) => [
+          [name(1_780_000_000, part), `Oops#1 Part${part}\n<6>[    3.0] oops ${part}\n`] as const,
+          [name(1_780_000_000, part, 2), `Panic#2 Part${part}\n<6>[    4.0] panic ${part}\n`] as const,
+        ]),
+      ),
+    )
+    assert.deepStrictEqual(
+      logs.map(({ text }) => text),
+      ["<6>[    3.0] oops 2\n<6>[    3.0] oops 1\n", "<6>[    4.0] panic 2\n<6>[    4.0] panic 1\n"],
+    )
+  })
+
   it("is none when the files are something else, or damaged", () => {
     assert.deepStrictEqual(
       Store.join(

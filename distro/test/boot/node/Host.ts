@@ -26,6 +26,18 @@ export const host = (podCount: number) => (it: Vitest.MethodsNonLive<Node>) => {
     }),
   )
 
+  it.effect("a watchdog runs, which init feeds, and the kernel's log outlives a panic", () =>
+    Effect.gen(function* () {
+      const { lines } = yield* Node
+      assert.deepStrictEqual(yield* lines("cd /sys/class/watchdog/watchdog0 && cat identity state timeout"), [
+        "Software Watchdog",
+        "active",
+        "120",
+      ])
+      assert.deepStrictEqual(yield* lines("cat /sys/module/pstore/parameters/backend"), ["efi_pstore"])
+    }),
+  )
+
   it.effect("/bin holds six programs, and nothing else on the host is executable but the loader", () =>
     Effect.gen(function* () {
       const { lines } = yield* Node

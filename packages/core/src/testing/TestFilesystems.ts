@@ -5,7 +5,7 @@
 import type { MountFlag } from "../Kernel.ts"
 import { CgroupDirectory } from "./TestCgroups.ts"
 import type { Volume } from "./TestDisks.ts"
-import { Directory, type Inode, refuse, SpecialFile } from "./TestFiles.ts"
+import { Directory, refuse, SpecialFile } from "./TestFiles.ts"
 import { OverlayDirectory } from "./TestOverlay.ts"
 import type { Filesystem, MountTable } from "./TestMounts.ts"
 import type { Processes } from "./TestProcesses.ts"
@@ -63,16 +63,6 @@ export const makeDev = (): Directory => {
   for (const name of ["null", "zero", "full", "random", "urandom", "tty", "kmsg", "console", "fuse"])
     root.add(name, new SpecialFile("character", undefined, 0o666))
   return root
-}
-
-/** What the kernel kept of earlier boots: files are read and removed, and nobody makes one. */
-export class PstoreDirectory extends Directory {
-  override makeDirectory(_name: string, _mode: number): Directory {
-    return refuse("EPERM")
-  }
-  override create<I extends Inode>(_name: string, inode: I): I {
-    return refuse(inode.kind === "file" ? "EACCES" : "EPERM")
-  }
 }
 
 /** The types by name. Which of them a machine has is for it to say. */

@@ -14,15 +14,7 @@ import { Kmsg, loggerLayer } from "../Kmsg.ts"
 import { Supervisor } from "../Supervisor.ts"
 import { assertLines, type Call, CallLog, lineOf, type Operation, type Syscall } from "./TestCalls.ts"
 import { deviceName, type TestDisk } from "./TestDisks.ts"
-import {
-  ControlFile,
-  Directory,
-  type FileTree,
-  plant,
-  refuse,
-  RegularFile,
-  SpecialFile,
-} from "./TestFiles.ts"
+import { Directory, type FileTree, plant, refuse, RegularFile, SpecialFile } from "./TestFiles.ts"
 import * as Filesystems from "./TestFilesystems.ts"
 import * as TestKernel from "./TestKernel.ts"
 import { MountTable } from "./TestMounts.ts"
@@ -40,7 +32,8 @@ import {
 import * as TestModules from "./TestModules.ts"
 import { Processes, type ProcessEntry } from "./TestProcesses.ts"
 import type { Program } from "./TestPrograms.ts"
-import { WatchdogDevice, type WatchdogSpec, type WatchdogState } from "./TestWatchdog.ts"
+import * as TestFirmware from "./TestFirmware.ts"
+import type { WatchdogSpec, WatchdogState } from "./TestWatchdog.ts"
 
 /** A kernel module that the machine has a file of. */
 export interface ModuleSpec {
@@ -263,22 +256,14 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
   }
   for (const name of options.interfaces ?? ["lo", "eth0"]) addInterface(name)
   plantDevices(sys, options.devices ?? {})
-  let watchdog: WatchdogDevice | undefined
-  const addWatchdog = (spec: WatchdogSpec): void => {
-    // The first is the one that is used; a second one would be watchdog1.
-    watchdog ??= dev.add("watchdog0", new WatchdogDevice(spec))
-  }
-  if (options.watchdog !== undefined) addWatchdog(options.watchdog)
-  const pstore = new Filesystems.PstoreDirectory()
-  let backend = "(null)"
-  sys.within("module/pstore/parameters").add("backend", new ControlFile(() => `${backend}\n`))
-  sys.within("module/printk/parameters").add("always_kmsg_dump", new RegularFile("N\n"))
+  const firmware = TestFirmware.make(dev, sys)
+  if (options.watchdog !== undefined) firmware.addWatchdog(options.watchdog)
   const types = Filesystems.make({
     table: () => table,
     proc: proc.root,
     sys,
     dev,
-    pstore,
+    pstore: firmware.pstore,
     processes,
     controllers: options.controllers ?? ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"],
     memory,
@@ -338,12 +323,8 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
       loaded.set(name, parameters)
       for (const type of module.filesystems ?? []) filesystems.add(type)
       for (const interface_ of module.interfaces ?? []) addInterface(interface_)
-      if (module.watchdog !== undefined) addWatchdog(module.watchdog)
-      if (module.pstore !== undefined) {
-        backend = name
-        for (const [file, text] of Object.entries(module.pstore))
-          pstore.add(file, new RegularFile(text, 0o444))
-      }
+      if (module.watchdog !== undefined) firmware.addWatchdog(module.watchdog)
+      if (module.pstore !== undefined) firmware.addStore(name, module.pstore)
       plantSysctls(proc.sys, sysctls, module.sysctls ?? {})
       sys.within(`module/${name}`)
       plantDevices(sys, module.devices ?? {})
@@ -411,7 +392,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     stolen: processes.stolen,
     signal: tellInit,
     reboots: state.reboots,
-    watchdog: (now) => watchdog?.state(now),
+    watchdog: firmware.watchdog,
     openFilesLimit: () => state.limits.openFiles,
   }
 }
