@@ -33,7 +33,7 @@ import { Events } from "./Events.ts"
 import { oomKills } from "./internal/oomKills.ts"
 import { milliseconds, probing, wordsOf } from "./internal/probing.ts"
 import { settingsOf } from "./internal/settingsOf.ts"
-import { eventOf } from "./internal/supervisionEvents.ts"
+import { deathOf, eventOf } from "./internal/supervisionEvents.ts"
 import * as Machine from "./internal/SupervisorMachine.ts"
 import {
   Kernel,
@@ -320,14 +320,7 @@ const supervise = Effect.fnUntraced(function* (
           Effect.void
         : Effect.ignore(kernel.kill(command.pid, command.signal))
     const { news, run } = command
-    if (news._tag === "Ended" && !news.wanted)
-      lastDeath = {
-        reason: news.reason,
-        status: news.status,
-        oomKilled: news.oomKilled,
-        ranForMs: news.ranForMs,
-        lastLines: [...lines],
-      }
+    if (news._tag === "Ended" && !news.wanted) lastDeath = deathOf(news, lines)
     const told = { process: spec.name, run, stopTimeoutMs: settings.stopTimeoutMs, lines }
     return events.publish(eventOf(told, news))
   }

@@ -1,5 +1,6 @@
 /** What is told of supervision: the machine's news as events. */
 import type { Event } from "../Events.ts"
+import type { Death } from "../Supervisor.ts"
 import type * as Machine from "./SupervisorMachine.ts"
 
 /** What the machine does not know. */
@@ -48,3 +49,9 @@ export const eventOf = ({ lines, process, run, stopTimeoutMs }: Told, news: Mach
       return { kind: "process-stopped", process }
   }
 }
+
+/** How a run ended that was not asked to. */
+export const deathOf = (
+  { oomKilled, ranForMs, reason, status }: Extract<Machine.News, { _tag: "Ended" }>,
+  lines: ReadonlyArray<string>,
+): Death => ({ reason, status, oomKilled, ranForMs, lastLines: [...lines] })
