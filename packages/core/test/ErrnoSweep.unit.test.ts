@@ -165,6 +165,7 @@ it.live("knows calls by their stage, process and order, and those of nobody", ()
       [
         ["x", undefined, "readText", "/one", 1],
         ["x", undefined, "readText", "/one", 2],
+        ["x", "px", "openOutput", undefined, 1],
         ["x", "px", "spawn", "/bin/x", 1],
         [undefined, undefined, "readText", "/proc/sys/kernel/osrelease", 1],
         [undefined, undefined, "readText", "/proc/sys/kernel/hostname", 1],
@@ -173,12 +174,13 @@ it.live("knows calls by their stage, process and order, and those of nobody", ()
     assert.deepStrictEqual(
       ErrnoSweep.toMarkdown([swept]),
       [
-        "| stage  | operation | sites | boots | failed | degraded | tolerated | retried | unaffected | undeclared |",
-        "| ------ | --------- | ----: | ----: | -----: | -------: | --------: | ------: | ---------: | ---------: |",
-        "| x      | readText  |     2 |    10 |     10 |        0 |         0 |       0 |          0 |          0 |",
-        "| x      | spawn     |     1 |     5 |      0 |        0 |         0 |       5 |          0 |          0 |",
-        "| (none) | readText  |     2 |    10 |      0 |        0 |         0 |       0 |         10 |          0 |",
-        "| all    |           |     5 |    25 |     10 |        0 |         0 |       5 |         10 |          0 |",
+        "| stage  | operation  | sites | boots | failed | degraded | tolerated | retried | unaffected | undeclared |",
+        "| ------ | ---------- | ----: | ----: | -----: | -------: | --------: | ------: | ---------: | ---------: |",
+        "| x      | openOutput |     1 |     2 |      0 |        0 |         0 |       2 |          0 |          0 |",
+        "| x      | readText   |     2 |    10 |     10 |        0 |         0 |       0 |          0 |          0 |",
+        "| x      | spawn      |     1 |     5 |      0 |        0 |         0 |       5 |          0 |          0 |",
+        "| (none) | readText   |     2 |    10 |      0 |        0 |         0 |       0 |         10 |          0 |",
+        "| all    |            |     6 |    27 |     10 |        0 |         0 |       7 |         10 |          0 |",
       ].join("\n"),
     )
   }),

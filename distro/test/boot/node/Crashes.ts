@@ -1,6 +1,7 @@
 /** containerd and the kubelet die; the pods do not. */
 import { assert, type Vitest } from "@effect/vitest"
 import { Effect } from "effect"
+import * as EventRecord from "@kios/core/EventRecord"
 import { eventually, eventuallyAssert, hello, hostProcesses, Node, processes, shellPod } from "../support.ts"
 
 const late = "/host/etc/kubernetes/manifests/late.json"
@@ -43,6 +44,12 @@ const killAndWait = Effect.fnUntraced(function* (name: string) {
   return after
 })
 
+/** What init has recorded. */
+const events = Effect.gen(function* () {
+  const { lines } = yield* Node
+  return yield* EventRecord.fromJson((yield* lines("cat /host/run/kios/events.json")).join("\n"))
+})
+
 export const crashes = (it: Vitest.MethodsNonLive<Node>) => {
   it.effect("containerd and the kubelet come back from SIGKILL, and the pod keeps running", () =>
     Effect.gen(function* () {
@@ -59,6 +66,77 @@ export const crashes = (it: Vitest.MethodsNonLive<Node>) => {
 
       assert.deepStrictEqual(yield* httpd, served, "the sample pod's process is the same one")
       assert.strictEqual((yield* one("/bin/containerd")).start, containerd.start, "containerd died once")
+    }),
+  )
+
+  it.effect("a containerd that hangs (SIGSTOP) is found out and comes back, and the pod keeps running", () =>
+    Effect.gen(function* () {
+      const { lines } = yield* Node
+      const served = yield* httpd
+      const before = yield* one("/bin/containerd")
+      yield* lines(`kill -STOP ${before.pid}`)
+      yield* eventuallyAssert("a new containerd", one("/bin/containerd"), ({ pid, start }) =>
+        assert.notDeepEqual([pid, start], [before.pid, before.start]),
+      )
+      yield* eventuallyAssert("the record of it", events, ({ events: all }) => {
+        const about = all.filter((event) => "pid" in event && event.pid === before.pid)
+        assert.deepStrictEqual(
+          about.map(({ kind }) => kind).filter((kind) => kind !== "process-killed"),
+          ["process-started", "process-ready", "process-unresponsive", "process-ended"],
+        )
+      })
+      yield* hello
+      assert.deepStrictEqual(yield* httpd, served, "the sample pod's process is the same one")
+    }),
+  )
+
+  it.effect("how every run ended is on record", () =>
+    Effect.gen(function* () {
+      const { events: all, processes: totals } = yield* events
+      assert.deepStrictEqual(totals.map((one) => one.process).toSorted(), ["containerd", "kubelet"])
+      for (const total of totals) {
+        assert.strictEqual(total.starts, total.deaths + total.wantedEnds + (total.pid === null ? 0 : 1))
+        assert.strictEqual(total.failedStarts, 0)
+      }
+      for (const event of all)
+        if (event.kind === "process-ended")
+          assert.isTrue((event.exitCode === null) !== (event.signal === null), JSON.stringify(event))
+    }),
+  )
+
+  it.effect("each is where it was placed, and init is not", () =>
+    Effect.gen(function* () {
+      const { lines } = yield* Node
+      const of = (pid: number) =>
+        lines(
+          `cat /proc/${pid}/oom_score_adj; sed -n 's|^0::.*/kios/|kios/|p' /proc/${pid}/cgroup; awk '/^Max (open files|core)/ { print $(NF-2) }' /proc/${pid}/limits`,
+        )
+      // In the order of /proc/PID/limits: core, open files.
+      assert.deepStrictEqual(yield* of((yield* one("/bin/containerd")).pid), [
+        "-999",
+        "kios/runtime",
+        "0",
+        "1048576",
+      ])
+      assert.deepStrictEqual(yield* of((yield* one("/bin/kubelet")).pid), [
+        "-450",
+        "kios/kubelet",
+        "0",
+        "1048576",
+      ])
+      assert.deepStrictEqual((yield* of(1)).slice(0, 2), ["0", "kios/init"])
+    }),
+  )
+
+  it.effect("a reader of the log FIFO gets what was written last", () =>
+    Effect.gen(function* () {
+      const { lines } = yield* Node
+      for (const name of ["containerd", "kubelet"])
+        yield* eventuallyAssert(
+          `/run/${name}.log`,
+          lines(`timeout 5 cat /host/run/${name}.log | wc -l`),
+          ([count]) => assert.isAbove(Number(count), 3),
+        )
     }),
   )
 

@@ -57,6 +57,15 @@ check("makeDirectory makes parents and leaves what is there", function* (k, dir)
   yield* k.makeDirectory(`${dir}/link/d`)
   assert.deepEqual(yield* k.readDirectory(`${dir}/a`), ["b", "d"])
 })
+check("a FIFO is made with its mode, once, in a directory that is there", function* (k, dir) {
+  yield* k.makeFifo(`${dir}/fifo`)
+  assert.deepEqual(yield* k.stat(`${dir}/fifo`), { kind: "fifo", size: 0, mode: 0o600 })
+  yield* k.makeFifo(`${dir}/other`, 0o640)
+  assert.deepEqual(yield* k.stat(`${dir}/other`), { kind: "fifo", size: 0, mode: 0o640 })
+  yield* refused(k.makeFifo(`${dir}/fifo`), "mkfifo EEXIST")
+  yield* refused(k.makeFifo(`${dir}/missing/fifo`), "mkfifo ENOENT")
+  yield* k.unlink(`${dir}/fifo`)
+})
 check(
   "stat tells kinds apart, does not follow links, and has nothing to say of what is missing",
   function* (k, dir) {

@@ -62,6 +62,19 @@ disabled_plugins = [ "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsh
   BinaryName = "${runc}"
 `
 
+/** How to start `binary` in a directory of its own: its configuration is written there. */
+export const commandOf = (binary: string, dir: string) => {
+  const runc = companion(binary, "runc")
+  const shim = path.dirname(companion(binary, "containerd-shim-runc-v2"))
+  fs.writeFileSync(`${dir}/config.toml`, config(dir, runc))
+  return {
+    address: `${dir}/containerd.sock`,
+    args: ["--config", `${dir}/config.toml`],
+    // The tests make their containers without CRI, so that runc is looked up by name.
+    env: { PATH: `${shim}:${path.dirname(runc)}:${process.env["PATH"]}` },
+  }
+}
+
 export interface RealContainerd {
   readonly address: string
   readonly pid: () => number
@@ -74,18 +87,11 @@ export interface RealContainerd {
 export const startContainerd = (binary: string, dir: string) =>
   Effect.acquireRelease(
     Effect.gen(function* () {
-      const runc = companion(binary, "runc")
-      const shim = path.dirname(companion(binary, "containerd-shim-runc-v2"))
-      const address = `${dir}/containerd.sock`
-      fs.writeFileSync(`${dir}/config.toml`, config(dir, runc))
+      const { address, args, env } = commandOf(binary, dir)
       let child: ChildProcess | undefined
       const start = Effect.gen(function* () {
         const log = fs.openSync(`${dir}/log`, "a")
-        child = spawn(binary, ["--config", `${dir}/config.toml`], {
-          stdio: ["ignore", log, log],
-          // The tests make their containers without CRI, so that runc is looked up by name.
-          env: { PATH: `${shim}:${path.dirname(companion(binary, "runc"))}:${process.env["PATH"]}` },
-        })
+        child = spawn(binary, args, { stdio: ["ignore", log, log], env })
         child.on("error", () => {})
         fs.closeSync(log)
         yield* awaitReady(address).pipe(
