@@ -64,7 +64,7 @@ export const seaConfig = (main: string, output: string) => ({
   disableExperimentalSEAWarning: true,
   useSnapshot: true,
   useCodeCache: false,
-  execArgv: ["--disable-sigusr1", "--no-warnings", "--max-semi-space-size=2"],
+  execArgv: ["--disable-sigusr1", "--no-warnings", "--max-semi-space-size=2", "--initial-heap-size=16"],
   execArgvExtension: "none",
 })
 
