@@ -18,7 +18,6 @@
  * What happens is told to {@link "./Events.ts"}.
  */
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
@@ -29,9 +28,12 @@ import type * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
-import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
-import { type Event, Events } from "./Events.ts"
+import { Events } from "./Events.ts"
+import { oomKills } from "./internal/oomKills.ts"
+import { milliseconds, probing, wordsOf } from "./internal/probing.ts"
+import { settingsOf } from "./internal/settingsOf.ts"
+import { deathOf, eventOf } from "./internal/supervisionEvents.ts"
 import * as Machine from "./internal/SupervisorMachine.ts"
 import {
   Kernel,
@@ -41,9 +43,9 @@ import {
   type ProcessOutput,
   type SpawnSpec,
 } from "./Kernel.ts"
-import { ask, type Liveness } from "./Liveness.ts"
+import type { Liveness } from "./Liveness.ts"
 import type { Readiness } from "./Readiness.ts"
-import * as RestartPolicy from "./RestartPolicy.ts"
+import type * as RestartPolicy from "./RestartPolicy.ts"
 import type { Tolerance } from "./Stage.ts"
 
 /** What to keep running. */
@@ -199,31 +201,6 @@ export class Supervisor extends Context.Service<Supervisor, SupervisorShape>()("
   )
 }
 
-/** How often the kernel has ended a process of this group for want of memory; undefined when it does not say. */
-const oomKills = Effect.fnUntraced(function* (kernel: Kernel["Service"], cgroup: string | undefined) {
-  if (cgroup === undefined) return undefined
-  // Not there without the memory controller; then a death by SIGKILL is just that.
-  const text = yield* Effect.orElseSucceed(kernel.readText(`${cgroup}/memory.events`), () => "")
-  const found = /^oom_kill (\d+)$/mu.exec(text)?.[1]
-  return found === undefined ? undefined : Number(found)
-})
-
-const settingsOf = (spec: ProcessSpec): Machine.Settings => {
-  const startTimeout = Duration.fromInputUnsafe(spec.startTimeout ?? "60 seconds")
-  return {
-    policy: RestartPolicy.inMilliseconds(spec.restart ?? RestartPolicy.standard),
-    startTimeoutMs: Duration.toMillis(startTimeout),
-    notReady: `not ready within ${Duration.format(startTimeout)} (${spec.readiness.description})`,
-    stopTimeoutMs: Duration.toMillis(Duration.fromInputUnsafe(spec.stopTimeout ?? "10 seconds")),
-    liveness: spec.liveness === undefined ? undefined : { failures: spec.liveness.failures },
-  }
-}
-
-const wordsOf = (cause: Cause.Cause<unknown>): string => {
-  const error = Cause.squash(cause)
-  return error instanceof Error ? error.message : String(error)
-}
-
 const supervise = Effect.fnUntraced(function* (
   spec: ProcessSpec,
 ): Effect.fn.Return<Supervised, never, Kernel | Events | Scope.Scope> {
@@ -253,7 +230,6 @@ const supervise = Effect.fnUntraced(function* (
       handling = true
       return handleAll
     })
-  const milliseconds = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
 
   const openOutput = Effect.gen(function* () {
     const { fifo, log, onLine } = spec
@@ -319,29 +295,6 @@ const supervise = Effect.fnUntraced(function* (
       ),
     )
 
-  const probe = (run: number, liveness: Liveness) =>
-    Effect.gen(function* () {
-      const began = yield* milliseconds
-      // A probe that breaks is one that fails: what it asks may answer anything.
-      const answer = yield* Effect.result(
-        Effect.catchCauseIf(
-          ask(liveness),
-          (cause) => Cause.hasDies(cause),
-          (cause) => Effect.fail(wordsOf(cause)),
-        ),
-      )
-      yield* tell(
-        Result.isSuccess(answer)
-          ? { _tag: "ProbePassed", run }
-          : { _tag: "ProbeFailed", run, reason: answer.failure },
-      )
-      return (yield* milliseconds) - began
-    }).pipe(
-      Effect.flatMap((took) => Effect.sleep(Math.max(0, Duration.toMillis(liveness.every) - took))),
-      Effect.forever,
-      Effect.delay(liveness.every),
-    )
-
   const perform = (activity: Machine.Activity): Effect.Effect<unknown> => {
     const { run } = activity
     switch (activity._tag) {
@@ -352,7 +305,13 @@ const supervise = Effect.fnUntraced(function* (
       case "AwaitReady":
         return awaitReady(run)
       case "Probe":
-        return spec.liveness === undefined ? Effect.void : probe(run, spec.liveness)
+        return spec.liveness === undefined
+          ? Effect.void
+          : probing(spec.liveness, (reason) =>
+              tell(
+                reason === undefined ? { _tag: "ProbePassed", run } : { _tag: "ProbeFailed", run, reason },
+              ),
+            )
       case "Timer": {
         const { ms, timer } = activity
         // Its exit, because a condition that breaks must not keep the process from being started.
@@ -366,43 +325,6 @@ const supervise = Effect.fnUntraced(function* (
     }
   }
 
-  const eventOf = (run: number, news: Machine.News): Event => {
-    const about = { process: spec.name, run }
-    switch (news._tag) {
-      case "Started":
-        return { kind: "process-started", ...about, pid: news.pid }
-      case "Ready":
-        return { kind: "process-ready", ...about, pid: news.pid, afterMs: news.afterMs }
-      case "Unresponsive": {
-        const { failures, pid, reason } = news
-        return { kind: "process-unresponsive", ...about, pid, failures, reason }
-      }
-      case "Killing":
-        return { kind: "process-killed", ...about, pid: news.pid, afterMs: settings.stopTimeoutMs }
-      case "Unkillable":
-        return { kind: "process-unkillable", ...about, pid: news.pid, afterMs: settings.stopTimeoutMs }
-      case "Ended": {
-        const { deaths, nextStartInMs, oomKilled, pid, ranForMs, reason, status, wanted } = news
-        return {
-          kind: "process-ended",
-          ...about,
-          pid: pid ?? null,
-          exitCode: status?._tag === "Exited" ? status.code : null,
-          signal: status?._tag === "Signaled" ? status.signal : null,
-          oomKilled,
-          wanted,
-          reason,
-          ranForMs,
-          deaths,
-          nextStartInMs: nextStartInMs ?? null,
-          lastLines: [...lines],
-        }
-      }
-      case "Stopped":
-        return { kind: "process-stopped", process: spec.name }
-    }
-  }
-
   const obey = (command: Machine.Command): Effect.Effect<void> => {
     if (command._tag === "Signal")
       return child === undefined || child.hasEnded()
@@ -410,15 +332,9 @@ const supervise = Effect.fnUntraced(function* (
           Effect.void
         : Effect.ignore(kernel.kill(command.pid, command.signal))
     const { news, run } = command
-    if (news._tag === "Ended" && !news.wanted)
-      lastDeath = {
-        reason: news.reason,
-        status: news.status,
-        oomKilled: news.oomKilled,
-        ranForMs: news.ranForMs,
-        lastLines: [...lines],
-      }
-    return events.publish(eventOf(run, news))
+    if (news._tag === "Ended" && !news.wanted) lastDeath = deathOf(news, lines)
+    const told = { process: spec.name, run, stopTimeoutMs: settings.stopTimeoutMs, lines }
+    return events.publish(eventOf(told, news))
   }
 
   const handle = Effect.fnUntraced(function* (input: Machine.Input) {

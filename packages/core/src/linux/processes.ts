@@ -60,9 +60,9 @@ export const make = (
           if (home !== undefined) undo.push(() => void control(`${home}/cgroup.procs`, "0"))
         }
         if (spec.oomScoreAdj !== undefined) {
-          const own = fs.readFileSync(OOM_SCORE_ADJ, "utf8")
+          const own = ownOomScoreAdj()
           // Refused to who may not lower it; then the process just has no score of its own.
-          if (control(OOM_SCORE_ADJ, String(spec.oomScoreAdj)) === "")
+          if (own !== undefined && control(OOM_SCORE_ADJ, String(spec.oomScoreAdj)) === "")
             undo.push(() => void control(OOM_SCORE_ADJ, own))
         }
         if (spec.limits !== undefined) undo.push(inherited.limit(spec.limits))
@@ -146,6 +146,15 @@ export const make = (
           ? Effect.fail(new KernelError({ syscall: "waitpid", errno: result.errno, path: String(pid) }))
           : Effect.void
       }),
+  }
+}
+
+/** As it is to be again after the fork; undefined without /proc. */
+const ownOomScoreAdj = (): string | undefined => {
+  try {
+    return fs.readFileSync(OOM_SCORE_ADJ, "utf8")
+  } catch {
+    return undefined
   }
 }
 
