@@ -48,7 +48,8 @@ const SENTINEL = "NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2"
  *
  * `--max-semi-space-size` (MiB) bounds the memory that V8 takes for young
  * objects: by default up to 48 MiB in the course of a node's life, for which
- * init has no use (docs/soak.md).
+ * init has no use. `--initial-heap-size` (MiB) has garbage collected before
+ * there is much of it (docs/soak.md).
  *
  * @example
  * ```ts
@@ -65,7 +66,13 @@ export const seaConfig = (main: string, output: string) => ({
   useSnapshot: true,
   useCodeCache: false,
   // A leak in init ends init, in a way that is told, before it takes the memory of pods: MiB, some eight times what it needs.
-  execArgv: ["--disable-sigusr1", "--no-warnings", "--max-semi-space-size=2", "--max-old-space-size=128"],
+  execArgv: [
+    "--disable-sigusr1",
+    "--no-warnings",
+    "--max-semi-space-size=2",
+    "--initial-heap-size=16",
+    "--max-old-space-size=128",
+  ],
   execArgvExtension: "none",
 })
 

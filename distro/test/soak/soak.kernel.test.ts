@@ -96,7 +96,7 @@ describe("PID 1 of a namespace", () => {
   )
 
   it(
-    `${probes} probes of each daemon, ${Math.round((probes * 5) / 3600)} hours of a node: memory does not grow`,
+    `${probes} probes of each daemon, ${Math.round((probes * 5) / 3600)} h of a node: memory does not grow`,
     async () => {
       const options: Own<IdleOptions> = { warmUp: 500, probes, samples: 24 }
       const found = await inNamespace<Own<IdleOptions>, IdleResult>("idle.ts", options, minutes * 50_000)

@@ -56,6 +56,12 @@ export interface ProcessSpec extends Omit<SpawnSpec, "output">, Omit<OutputSpec,
   /** How it is asked, once it is up, whether it still works; without it, it is not asked. */
   readonly liveness?: Liveness
   readonly restart?: RestartPolicy.RestartPolicy
+  /**
+   * What has to hold before it is started again, such as another process being
+   * up without which it would only die: the back-off ends no sooner. A restart
+   * that is asked for does not wait.
+   */
+  readonly restartWhen?: Effect.Effect<void>
   /** How long it may take from its start to being ready (default 60 s). */
   readonly startTimeout?: Duration.Input
   /** How long it has from SIGTERM to its end before SIGKILL (default 10 s). */
@@ -308,7 +314,13 @@ const supervise = Effect.fnUntraced(function* (
             )
       case "Timer": {
         const { ms, timer } = activity
-        return Effect.andThen(Effect.sleep(ms), tell({ _tag: "TimeIsUp", run, timer }))
+        // Its exit, because a condition that breaks must not keep the process from being started.
+        const condition =
+          timer === "back-off" && spec.restartWhen !== undefined ? Effect.exit(spec.restartWhen) : Effect.void
+        return Effect.sleep(ms).pipe(
+          Effect.andThen(condition),
+          Effect.andThen(tell({ _tag: "TimeIsUp", run, timer })),
+        )
       }
     }
   }

@@ -225,6 +225,49 @@ describe("restart", () => {
   )
 })
 
+describe("a condition for starting again", () => {
+  const dying = (restartWhen: Effect.Effect<void>) =>
+    supervised(inTurn(exits(1), exits(1), forever), {
+      restart: { initial: "1 second", maximum: "1 second", stableAfter: "1 minute" },
+      restartWhen,
+    })
+
+  it.effect("makes the back-off last until it holds", () =>
+    Effect.gen(function* () {
+      const gate = yield* Deferred.make<void>()
+      const { process, state } = yield* dying(Deferred.await(gate))
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(yield* state, "BackingOff")
+      assert.strictEqual(yield* process.starts, 1)
+      yield* Deferred.succeed(gate, undefined)
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(yield* state, "Up")
+      assert.strictEqual(yield* process.starts, 3)
+    }),
+  )
+
+  it.effect("holds up neither a restart that is asked for nor the end", () =>
+    Effect.gen(function* () {
+      const { process, scope, state } = yield* dying(Effect.never)
+      yield* TestClock.adjust("1 hour")
+      yield* process.restart
+      yield* TestClock.adjust(0)
+      assert.strictEqual(yield* process.starts, 2)
+      assert.strictEqual(yield* state, "BackingOff")
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual(yield* state, "Stopped")
+    }),
+  )
+
+  it.effect("that breaks is none", () =>
+    Effect.gen(function* () {
+      const { state } = yield* dying(Effect.die("a bug"))
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(yield* state, "Up")
+    }),
+  )
+})
+
 describe("liveness", () => {
   /** Answers until it is told not to. */
   const answering = () => {

@@ -3,6 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
 import { BootReport } from "@kios/core/BootReport"
 import { Events } from "@kios/core/Events"
 import * as Liveness from "@kios/core/Liveness"
@@ -57,6 +58,7 @@ export const stage = Stage.make({
       const report = yield* BootReport
       const cgroups = yield* Cgroups
       const { path } = yield* KubeletConfigFile
+      const runtime = yield* ContainerRuntime
       const onLine = yield* manifestErrorTeller
       yield* report.milestone("kubelet-exec")
       const process = yield* supervisor.supervise({
@@ -71,6 +73,11 @@ export const stage = Stage.make({
         fifo: FIFO,
         onLine,
         readiness: Readiness.httpOk(HEALTHZ),
+        // It asks the runtime for its version once, and exits when nobody answers.
+        restartWhen: Effect.suspend(() => runtime.process.awaitUp("1 minute")).pipe(
+          Effect.retry(Schedule.forever),
+          Effect.ignore,
+        ),
         liveness: Liveness.httpOk(HEALTHZ),
       })
       yield* process.awaitUp(TOLD_WITHIN)

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as TestMachine from "@kios/core/testing/TestMachine"
-import { exits, forever, ignoring, prints, type Program } from "@kios/core/testing/TestPrograms"
+import { exits, forever, ignoring, inTurn, prints, type Program } from "@kios/core/testing/TestPrograms"
 import { Cgroups } from "@kios/core/capabilities/Cgroups"
 import { ContainerRuntime } from "@kios/core/capabilities/ContainerRuntime"
 import { Etc } from "@kios/core/capabilities/Etc"
@@ -11,6 +11,7 @@ import { Images } from "@kios/core/capabilities/Images"
 import { Loopback } from "@kios/core/capabilities/Loopback"
 import { Modules } from "@kios/core/capabilities/Modules"
 import { Sysctls } from "@kios/core/capabilities/Sysctls"
+import type { Supervised } from "@kios/core/Supervisor"
 import * as Kubelet from "@kios/stages-kubelet/Kubelet"
 import { KubeletConfigFile } from "@kios/stages-kubelet/KubeletConfigFile"
 
@@ -22,8 +23,12 @@ const cgroups = {
   kubelet: "/cg/kubelet",
   memoryMin: { init: 0, runtime: 0, kubelet: 0 },
 }
+const runtime = (awaitUp: Effect.Effect<void>) =>
+  Layer.succeed(ContainerRuntime, {
+    endpoint: "unix:///run/x.sock",
+    process: { awaitUp: () => awaitUp } as Partial<Supervised> as Supervised,
+  })
 const before = Layer.mergeAll(
-  Layer.succeed(ContainerRuntime, { endpoint: "unix:///run/x.sock", process: undefined as never }),
   Layer.succeed(KubeletConfigFile, { path: "/run/kios/kubelet/config.json" }),
   Layer.succeed(Cgroups, cgroups),
   Layer.succeed(Etc, { persistent: false }),
@@ -34,7 +39,7 @@ const before = Layer.mergeAll(
   Layer.succeed(Sysctls, { missing: [] }),
 )
 
-const start = (program: Program) =>
+const start = (program: Program, runtimeUp: Effect.Effect<void> = Effect.void) =>
   Effect.gen(function* () {
     const machine = TestMachine.make({
       programs: { "/bin/kubelet": program },
@@ -45,7 +50,7 @@ const start = (program: Program) =>
     const scope = yield* Scope.make()
     const fiber = yield* Layer.build(Kubelet.stage.layer).pipe(
       Scope.provide(scope),
-      Effect.provide(Layer.merge(before, TestMachine.platform(machine))),
+      Effect.provide(Layer.mergeAll(before, runtime(runtimeUp), TestMachine.platform(machine))),
       Effect.forkChild({ startImmediately: true }),
     )
     yield* TestClock.adjust(0)
@@ -89,7 +94,7 @@ describe("kubelet", () => {
         })
         machine.failOn("spawn", errno)
         const fiber = yield* Effect.scoped(Layer.build(Kubelet.stage.layer)).pipe(
-          Effect.provide(Layer.merge(before, TestMachine.platform(machine))),
+          Effect.provide(Layer.mergeAll(before, runtime(Effect.void), TestMachine.platform(machine))),
           Effect.forkChild({ startImmediately: true }),
         )
         yield* TestClock.adjust("190 seconds")
@@ -114,6 +119,20 @@ describe("kubelet", () => {
         ["file=/m/a.yaml reason=one", "file=/m/a.yaml reason=two", "file=/m/a.yaml reason=one"],
       )
       assert.include(machine.read("/run/kios/log/kubelet.log"), 'err="two"')
+      yield* Scope.close(scope, Exit.void)
+    }),
+  )
+
+  it.effect("is started again when the runtime is up, without which it would only die", () =>
+    Effect.gen(function* () {
+      const up = yield* Deferred.make<void>()
+      const { machine, scope } = yield* start(inTurn(exits(1), forever), Deferred.await(up))
+      const spawned = () => machine.log({ only: ["spawn"] }).length
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(spawned(), 1)
+      yield* Deferred.succeed(up, undefined)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(spawned(), 2)
       yield* Scope.close(scope, Exit.void)
     }),
   )
