@@ -220,8 +220,8 @@ const supervise = Effect.fnUntraced(function* (
   let oomKillsBefore: number | undefined
   let lastDeath: Death | undefined
 
-  // One after the other, in the fiber that tells the first of them: what is
-  // told while one is being handled waits its turn.
+  // One after the other, in the fiber that tells the first of them, which may
+  // be one that ends for it: what is told meanwhile waits its turn.
   let handling = false
   const tell = (input: Machine.Input): Effect.Effect<void> =>
     Effect.suspend(() => {
@@ -229,7 +229,7 @@ const supervise = Effect.fnUntraced(function* (
       if (handling) return Effect.void
       handling = true
       return handleAll
-    })
+    }).pipe(Effect.uninterruptible)
 
   const openOutput = Effect.gen(function* () {
     const { fifo, log, onLine } = spec
@@ -357,7 +357,6 @@ const supervise = Effect.fnUntraced(function* (
     if (next.state._tag === "Stopped") yield* Deferred.succeed(stopped, undefined)
   })
 
-  // The fiber that tells may be one that ends for what it tells.
   const handleAll: Effect.Effect<void> = Effect.suspend(() => {
     const input = inputs.shift()
     return input === undefined
@@ -367,19 +366,16 @@ const supervise = Effect.fnUntraced(function* (
       : Effect.catchCause(handle(input), (cause) =>
           Effect.logFatal(`supervision itself failed at ${input._tag}: ${wordsOf(cause)}`),
         )
-  }).pipe(
-    Effect.repeat({ while: () => handling }),
-    Effect.annotateLogs("process", spec.name),
-    Effect.uninterruptible,
-  )
+  }).pipe(Effect.repeat({ while: () => handling }), Effect.annotateLogs("process", spec.name))
 
-  yield* tell({ _tag: "Start" })
+  // First, so that whoever is interrupted here leaves no process behind.
   yield* Effect.addFinalizer(() =>
     tell({ _tag: "Stop" }).pipe(
       Effect.andThen(Deferred.await(stopped)),
       Effect.andThen(Scope.close(outputScope, Exit.void)),
     ),
   )
+  yield* tell({ _tag: "Start" })
 
   return {
     name: spec.name,

@@ -1,6 +1,6 @@
 // The supervisor's states, one by one, on the test's clock.
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Duration, Effect, Exit, Fiber, Schema, Scope } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, References, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Events } from "@kios/core/Events"
 import * as Liveness from "@kios/core/Liveness"
@@ -508,6 +508,43 @@ describe("RestartPolicy", () => {
       assert.isAtLeast(delay, 80)
       assert.isAtMost(delay, 36_000)
     },
+  )
+})
+
+describe("interruption", () => {
+  it.live("at any moment of its start leaves neither a process nor a scope that does not close", () =>
+    Effect.gen(function* () {
+      let ended = 0
+      for (let turns = 0; turns < 400; turns += 4) {
+        const machine = TestMachine.make({ programs: { "/bin/agent": forever } })
+        const scope = yield* Scope.make()
+        const supervising = Effect.gen(function* () {
+          const supervisor = yield* Supervisor
+          const process = yield* supervisor.supervise({
+            name: "agent",
+            command: "/bin/agent",
+            args: [],
+            env: {},
+            readiness: Readiness.immediate,
+          })
+          yield* process.awaitUp("1 minute")
+          ended++
+        }).pipe(
+          Scope.provide(scope),
+          // A chance to be interrupted after every third operation.
+          Effect.provideService(References.MaxOpsBeforeYield, 3),
+          Effect.provide(TestMachine.platform(machine)),
+        )
+        const fiber = yield* Effect.forkChild(supervising, { startImmediately: true })
+        for (let turn = 0; turn < turns; turn++) yield* Effect.yieldNow
+        yield* Fiber.interrupt(fiber)
+        yield* Effect.timeout(Scope.close(scope, Exit.void), "10 seconds")
+        assert.deepStrictEqual(machine.processes(), [], `interrupted after ${turns} turns`)
+      }
+      // It was interrupted before, within and after.
+      assert.isAbove(ended, 0)
+      assert.isBelow(ended, 100)
+    }),
   )
 })
 
