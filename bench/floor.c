@@ -177,6 +177,7 @@ static void mount_filesystems(void) {
         {"securityfs", "/sys/kernel/security", "", TIGHT},
         {"bpf", "/sys/fs/bpf", "mode=0700", TIGHT},
         {"tracefs", "/sys/kernel/tracing", "mode=0700", TIGHT},
+        {"pstore", "/sys/fs/pstore", "", TIGHT},
         {"tmpfs", "/run", "mode=0755,size=20%,nr_inodes=64k", TIGHT},
         {"tmpfs", "/tmp", "mode=0755,size=64M,nr_inodes=16k", TIGHT},
         {"tmpfs", "/var", "mode=0755,size=50%", MS_NOSUID | MS_NODEV},

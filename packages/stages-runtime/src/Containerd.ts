@@ -14,11 +14,13 @@ import { BootModules } from "@kios/core/capabilities/BootModules"
 import { Cgroups } from "@kios/core/capabilities/Cgroups"
 import { ContainerRuntime } from "@kios/core/capabilities/ContainerRuntime"
 import { DataPartition } from "@kios/core/capabilities/DataPartition"
+import { Etc } from "@kios/core/capabilities/Etc"
 import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesystems"
 import { PodSweep } from "@kios/core/capabilities/PodSweep"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 import * as Client from "./containerd/ContainerdClient.ts"
 import { liveness } from "./containerd/Liveness.ts"
+import type { GrpcError } from "./containerd/GrpcStatus.ts"
 import { awaitReady } from "./containerd/Probe.ts"
 import * as ContainerdConfig from "./ContainerdConfig.ts"
 
@@ -53,6 +55,14 @@ export const make = (config: ContainerdConfig.ContainerdConfigOptions) => {
       const supervisor = yield* Supervisor
       const report = yield* BootReport
       const cgroups = yield* Cgroups
+      // An answer that waiting does not change, such as that of a containerd whose CRI plugin did not start.
+      let told = ""
+      const tellOnce = ({ message }: GrpcError) =>
+        Effect.suspend(() => {
+          if (told === message) return Effect.void
+          told = message
+          return Effect.logWarning(message)
+        })
       yield* kernel.writeFile(CONFIG, toml, 0o600)
       yield* report.milestone("containerd-exec")
       const process = yield* supervisor.supervise({
@@ -69,7 +79,11 @@ export const make = (config: ContainerdConfig.ContainerdConfigOptions) => {
         readiness: Readiness.make(
           `health and CRI at ${config.address}`,
           // Whatever it answers while it is not ready: the start's own time limit ends the wait.
-          Effect.orDie(Effect.retry(awaitReady(config.address), Schedule.spaced("500 millis"))),
+          awaitReady(config.address).pipe(
+            Effect.tapError(tellOnce),
+            Effect.retry(Schedule.spaced("500 millis")),
+            Effect.orDie,
+          ),
         ),
       })
       const client = yield* Client.make(config.address)
@@ -83,7 +97,8 @@ export const make = (config: ContainerdConfig.ContainerdConfigOptions) => {
   return Stage.make({
     name: "containerd",
     description: "the container runtime",
-    requires: [PseudoFilesystems, EphemeralFilesystems, Cgroups, BootModules, DataPartition, PodSweep],
+    // /etc, because the CRI plugin does not start when it cannot watch /etc/cni/net.d.
+    requires: [PseudoFilesystems, EphemeralFilesystems, Cgroups, BootModules, DataPartition, Etc, PodSweep],
     provides: [ContainerRuntime, Client.ContainerdClient],
     timeout: "150 seconds",
     tolerates,
