@@ -251,7 +251,7 @@ const watch = Effect.fnUntraced(function* (
       if (stopped !== undefined) return verdict(goal, { _tag: "Stopped", status: stopped })
       // A reset takes a panic back, unless nothing comes after it.
       const start = events.findLastIndex((event) => event._tag === "KernelStarted")
-      const last = events.slice(Math.max(0, start)).find(isFinal)
+      const last = vm.recovering() ? undefined : events.slice(Math.max(0, start)).find(isFinal)
       final = last === undefined ? undefined : (final ?? process.hrtime.bigint())
       if (final !== undefined && Number(process.hrtime.bigint() - final) / 1e6 >= settleMs)
         return verdict(goal, ended() ?? { _tag: "Halted" })

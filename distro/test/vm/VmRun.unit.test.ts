@@ -103,3 +103,27 @@ it.live("lets the machine be used after its goal, and shows the past to late wat
     }).pipe(Effect.scoped, host.provide)
   }),
 )
+
+it.live("starts a guest again that the emulator broke, and takes a panic of its own for one", () =>
+  Effect.gen(function* () {
+    const broken = [
+      started,
+      "[    6.2] Oops: int3: 0000 [#1] PREEMPT SMP PTI",
+      "[    6.2] Kernel panic - not syncing: Fatal exception in interrupt",
+    ]
+    const until = (scenario: Parameters<typeof fakeHost>[0]) =>
+      Effect.gen(function* () {
+        const host = yield* fakeHost(scenario)
+        return yield* Effect.gen(function* () {
+          const machine = yield* VmRun.boot({ ...host.options, noReboot: true })
+          return yield* machine.until({ milestones: ["ready"] }, { timeout: "8 seconds" })
+        }).pipe(Effect.scoped, host.provide)
+      })
+    const ready = "[ 1.0] kios: milestone ready"
+    assert.isTrue((yield* until({ console: broken, afterReset: [started, ready] })).reached)
+    // Not when init had begun, and not for ever.
+    const late = [started, "[ 1.0] kios: milestone init", ...broken.slice(1)]
+    assert.include((yield* until({ console: late, afterReset: [started, ready] })).reason, "panic")
+    assert.include((yield* until({ console: broken, afterReset: broken })).reason, "panic")
+  }),
+)
