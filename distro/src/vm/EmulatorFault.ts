@@ -4,9 +4,9 @@
  * QEMU before 8.1, emulating with a thread for each processor, now and then (in
  * one boot of some hundred) lets one processor run into the breakpoint by
  * which another one is just patching the kernel's code: `int3: 0000`, and the
- * kernel panics. Patching happens while the kernel starts, so a machine that
- * dies of it before its init has said a word is switched on once more; a
- * processor that is no emulation does not do so.
+ * kernel panics. It patches itself as it starts and as cgroups and modules come
+ * into use, so a machine that dies of it before its boot is complete is
+ * switched on once more; a processor that is no emulation does not do so.
  */
 import { Effect, Stream } from "effect"
 import type { Accelerator } from "./VmHost.ts"
@@ -24,7 +24,15 @@ interface Watched {
   readonly noReboot: boolean
 }
 
-/** Watches while the scope is open; the answer is whether a reset of ours is under way. */
+/** What was mended. */
+export interface Mended {
+  /** Whether a reset of ours is under way: the panic before it is none of the guest's. */
+  readonly recovering: () => boolean
+  /** Resets of ours so far. */
+  readonly resets: () => number
+}
+
+/** Watches while the scope is open. */
 export const mend = Effect.fnUntraced(function* ({ accelerator, console, noReboot, qmp }: Watched) {
   let resets = 0
   let starting = false
@@ -37,14 +45,12 @@ export const mend = Effect.fnUntraced(function* ({ accelerator, console, noReboo
       if (!recovering) return
       recovering = false
       yield* action("shutdown")
-    } else if (text.includes("kios: ")) starting = false
+    } else if (text.includes("kios: milestone boot-complete")) starting = false
     else if (starting && resets < most && /\bint3: 0000 \[#\d+\]/.test(text)) {
       starting = false
       resets++
       recovering = true
-      yield* Effect.logWarning(
-        "the emulator broke the guest (int3 while the kernel starts): starting it again",
-      )
+      yield* Effect.logWarning("the emulator broke the guest (int3 during its boot): starting it again")
       yield* action("reset")
       yield* qmp.systemReset
     }
@@ -56,5 +62,5 @@ export const mend = Effect.fnUntraced(function* ({ accelerator, console, noReboo
       Effect.ignore,
       Effect.forkScoped,
     )
-  return () => recovering
+  return { recovering: () => recovering, resets: () => resets } satisfies Mended
 })

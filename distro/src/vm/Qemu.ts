@@ -9,7 +9,7 @@ import * as net from "node:net"
 import * as os from "node:os"
 import * as path from "node:path"
 import * as Console from "./Console.ts"
-import { mend } from "./EmulatorFault.ts"
+import { mend, type Mended } from "./EmulatorFault.ts"
 import * as Qmp from "./Qmp.ts"
 import { type Forward, type MachineOptions, qemuArguments, validate } from "./QemuArguments.ts"
 import { fitsSocketPath } from "./UnixSocket.ts"
@@ -48,8 +48,8 @@ export interface Qemu {
   readonly exit: Effect.Effect<QemuExit>
   /** How it ended, or `undefined` while it runs. */
   readonly exited: () => QemuExit | undefined
-  /** Whether it is starting once more after a fault of the emulator, whose panic is none of the guest's. */
-  readonly recovering: () => boolean
+  /** Its resets after faults of the emulator. */
+  readonly mended: Mended
 }
 
 /** Writes a bootable disk with the EFI at `/EFI/BOOT/BOOTX64.EFI`. */
@@ -312,7 +312,7 @@ const attempt = Effect.fnUntraced(function* (
         )
       : Effect.void,
   )
-  const recovering = yield* mend({ accelerator, console, qmp, noReboot: options.noReboot ?? false })
+  const mended = yield* mend({ accelerator, console, qmp, noReboot: options.noReboot ?? false })
   const startedAt = process.hrtime.bigint()
   yield* whileRunning<void, QmpError>("switching the machine on", qmp.cont)
 
@@ -328,7 +328,7 @@ const attempt = Effect.fnUntraced(function* (
     forwards,
     exit: child.exit,
     exited: child.exited,
-    recovering,
+    mended,
   }
 })
 

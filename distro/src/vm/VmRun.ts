@@ -126,6 +126,7 @@ const watch = Effect.fnUntraced(function* (
   const history: Array<Progress> = [{ _tag: "Started", vm }]
   const events: Array<VmEvent> = []
   const listeners = new Set<Listener>()
+  let starts = 0
   let stopped: string | undefined
   let over = false
 
@@ -147,6 +148,9 @@ const watch = Effect.fnUntraced(function* (
     Stream.runForEach((line) =>
       Effect.sync(() => {
         for (const event of parser.push(line)) {
+          // What the emulator broke did not happen.
+          if (event._tag === "KernelStarted" && starts++ > 0 && starts - 1 <= vm.mended.resets())
+            events.length = 0
           if (events.length < eventsKept) events.push(event)
           publish({ _tag: "Event", event, seconds: secondsBetween(vm.startedAt, event.at) })
         }
@@ -251,7 +255,7 @@ const watch = Effect.fnUntraced(function* (
       if (stopped !== undefined) return verdict(goal, { _tag: "Stopped", status: stopped })
       // A reset takes a panic back, unless nothing comes after it.
       const start = events.findLastIndex((event) => event._tag === "KernelStarted")
-      const last = vm.recovering() ? undefined : events.slice(Math.max(0, start)).find(isFinal)
+      const last = vm.mended.recovering() ? undefined : events.slice(Math.max(0, start)).find(isFinal)
       final = last === undefined ? undefined : (final ?? process.hrtime.bigint())
       if (final !== undefined && Number(process.hrtime.bigint() - final) / 1e6 >= settleMs)
         return verdict(goal, ended() ?? { _tag: "Halted" })

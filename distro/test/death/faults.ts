@@ -11,10 +11,11 @@ export const fatal = [
   "heap-exhaustion",
   "segmentation-fault",
   "abort",
-  "boot-failure",
-  "blocked-loop",
   // Without the hardware's watchdog.
   "blocked-loop-soft",
+  "boot-failure",
+  // The boot after it asks the hardware, which must have its driver again.
+  "blocked-loop",
 ] as const
 
 export type Survived = (typeof survived)[number]

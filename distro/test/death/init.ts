@@ -133,11 +133,11 @@ const pipeline = Pipeline.make([
   failing,
 ])
 
-const blacklist = (module: string) =>
+const modprobeConfig = (text: string) =>
   Effect.gen(function* () {
     const kernel = yield* Kernel
     yield* kernel.makeDirectory("/etc/modprobe.d")
-    yield* kernel.writeFile("/etc/modprobe.d/test.conf", `blacklist ${module}\n`)
+    yield* kernel.writeFile("/etc/modprobe.d/test.conf", text)
   })
 
 /** Init is told to stop, as somebody at the machine would. */
@@ -159,8 +159,9 @@ const afterBoot = Effect.gen(function* () {
     yield* Kmsg.use((kmsg) => kmsg.write("notice", "milestone faults-done"))
     return yield* stop("SIGTERM")
   }
-  // The next boot is to find no driver for the watchdog: /etc is on the data partition.
-  if (fatal[count + 1] === "blocked-loop-soft") yield* blacklist("i6300esb")
+  // That boot is to find no driver for the watchdog, those after it are: /etc is on the data partition.
+  if (fatal[count + 1] === "blocked-loop-soft") yield* modprobeConfig("blacklist i6300esb\n")
+  if (name === "blocked-loop-soft") yield* modprobeConfig("")
   yield* remember(count + 1)
   yield* tell(name)
   yield* faults[name]

@@ -120,9 +120,14 @@ it.live("starts a guest again that the emulator broke, and takes a panic of its 
         }).pipe(Effect.scoped, host.provide)
       })
     const ready = "[ 1.0] kios: milestone ready"
-    assert.isTrue((yield* until({ console: broken, afterReset: [started, ready] })).reached)
-    // Not when init had begun, and not for ever.
-    const late = [started, "[ 1.0] kios: milestone init", ...broken.slice(1)]
+    const mended = yield* until({ console: broken, afterReset: [started, ready] })
+    assert.isTrue(mended.reached)
+    assert.deepStrictEqual(
+      mended.events.map((event) => event._tag),
+      ["KernelStarted", "Milestone"],
+    )
+    // Not when the boot was complete, and not for ever.
+    const late = [started, "[ 1.0] kios: milestone boot-complete", ...broken.slice(1)]
     assert.include((yield* until({ console: late, afterReset: [started, ready] })).reason, "panic")
     assert.include((yield* until({ console: broken, afterReset: broken })).reason, "panic")
   }),

@@ -56,9 +56,9 @@ export const causeOf = (log: PersistedLog): string => {
   if (panic !== undefined) {
     const [, status] = /^Attempted to kill init! exitcode=0x([0-9a-f]+)/u.exec(panic) ?? []
     if (status === undefined) return `kernel panic: ${panic}`
-    // What V8 says when it gives up, and the kernel of an address that is none.
+    // What V8 says when it gives up, and the kernel of an address that is none; not what init quotes of an earlier boot.
     const detail =
-      last(/(FATAL ERROR: .*)$/u) ??
+      last(/^(?!kios: ).*?(FATAL ERROR: .*)$/u) ??
       last(/\[1\]: (segfault at .*?)(?: likely .*)?$/u) ??
       (last(/^(-+ Native stack trace -+)/u) === undefined ? undefined : "it aborted; its log has the stack")
     return `${deathOfInit(Number.parseInt(status, 16))}${detail === undefined ? "" : ` (${detail})`}`

@@ -105,6 +105,13 @@ describe("why it ended", () => {
     // With a core dump.
     ["init was killed by SIGABRT", panic("00000086")],
     [
+      "init was killed by SIGSEGV",
+      panic(
+        "0000000b",
+        "<4>[    3.5] kios: warn previous-boot: the previous boot ended: init was killed by SIGSEGV (FATAL ERROR: Reached heap limit)",
+      ),
+    ],
+    [
       "init was killed by SIGSEGV (segfault at 8 ip 00007f in libc.so.6[1655d9,7f000+163000])",
       panic(
         "0000000b",

@@ -114,7 +114,7 @@ export const crashes = (it: Vitest.MethodsNonLive<Node>) => {
       // In the order of /proc/PID/limits: core, open files.
       for (const [exe, ...expected] of [
         ["/bin/containerd", "-999", "kios/runtime", "0", "1048576"],
-        ["/bin/kubelet", "-450", "kios/kubelet", "0", "1048576"],
+        ["/bin/kubelet", "-999", "kios/kubelet", "0", "1048576"],
       ] as const)
         yield* eventuallyAssert(
           `the placement of ${exe}`,
