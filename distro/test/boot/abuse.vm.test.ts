@@ -4,23 +4,11 @@
  */
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
-import { busybox, eventually, eventuallyAssert, hello, hostProcesses, Node, nodeLayer } from "./support.ts"
+import { eventually, eventuallyAssert, hello, hostProcesses, Node, nodeLayer, staticPod } from "./support.ts"
 
 /** A BestEffort pod of nobody's trust, with what a manifest gives that says nothing. */
 const pod = (name: string, script: string): string =>
-  JSON.stringify({
-    apiVersion: "v1",
-    kind: "Pod",
-    metadata: { name, namespace: "default" },
-    spec: {
-      hostNetwork: true,
-      automountServiceAccountToken: false,
-      terminationGracePeriodSeconds: 1,
-      containers: [
-        { name: "main", image: busybox, imagePullPolicy: "Never", command: ["/bin/sh", "-c", script] },
-      ],
-    },
-  })
+  staticPod("default", name, { command: ["/bin/sh", "-c", script] })
 
 // Each process starts two more, for as long as there are any to be had; the first one never sleeps.
 const bomb = pod("bomb", "b() { b & b & exec sleep 1000000; }; b & b & while :; do :; done")

@@ -82,8 +82,13 @@ const hostPaths = [
   { name: "lib", path: "/lib", mountPath: "/host-lib" },
 ]
 
-/** A static pod in the host's network (there is no CNI), with no privileges, that runs `script` and sees {@link hostPaths}. */
-export const shellPod = (namespace: string, name: string, script: string): string =>
+/** A static pod of one container in the host's network, for there is no CNI. */
+export const staticPod = (
+  namespace: string,
+  name: string,
+  container: Readonly<Record<string, unknown>>,
+  volumes?: ReadonlyArray<Readonly<Record<string, unknown>>>,
+): string =>
   JSON.stringify({
     apiVersion: "v1",
     kind: "Pod",
@@ -92,21 +97,25 @@ export const shellPod = (namespace: string, name: string, script: string): strin
       hostNetwork: true,
       automountServiceAccountToken: false,
       terminationGracePeriodSeconds: 1,
-      containers: [
-        {
-          name: "main",
-          image: busybox,
-          imagePullPolicy: "Never",
-          command: ["/bin/sh", "-c", script],
-          volumeMounts: hostPaths.map(({ mountPath, name: volume }) => ({ name: volume, mountPath })),
-        },
-      ],
-      volumes: hostPaths.map(({ name: volume, path: hostPath }) => ({
-        name: volume,
-        hostPath: { path: hostPath, type: "Directory" },
-      })),
+      containers: [{ name: "main", image: busybox, imagePullPolicy: "Never", ...container }],
+      ...(volumes === undefined ? {} : { volumes }),
     },
   })
+
+/** One with no privileges that runs `script` and sees {@link hostPaths}. */
+export const shellPod = (namespace: string, name: string, script: string): string =>
+  staticPod(
+    namespace,
+    name,
+    {
+      command: ["/bin/sh", "-c", script],
+      volumeMounts: hostPaths.map(({ mountPath, name: volume }) => ({ name: volume, mountPath })),
+    },
+    hostPaths.map(({ name: volume, path: hostPath }) => ({
+      name: volume,
+      hostPath: { path: hostPath, type: "Directory" },
+    })),
+  )
 
 /** Fails, with `what` and what was seen last, unless `check` succeeds in time: a minute and a half, if not said otherwise. */
 export const eventually = <A, E, R>(

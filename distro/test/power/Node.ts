@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url"
 import * as Probe from "../../src/vm/Probe.ts"
 import type { Disk } from "../../src/vm/QemuArguments.ts"
 import * as VmRun from "../../src/vm/VmRun.ts"
-import { busybox } from "../boot/support.ts"
+import { staticPod } from "../boot/support.ts"
 
 const cli = fileURLToPath(new URL("../../src/cli.ts", import.meta.url))
 
@@ -33,24 +33,7 @@ export const image = (args: ReadonlyArray<string>) => {
 
 /** A static pod that sleeps; it needs no network of its own. */
 export const sleepingPod = (name: string): string =>
-  JSON.stringify({
-    apiVersion: "v1",
-    kind: "Pod",
-    metadata: { name, namespace: "default" },
-    spec: {
-      hostNetwork: true,
-      automountServiceAccountToken: false,
-      terminationGracePeriodSeconds: 1,
-      containers: [
-        {
-          name: "main",
-          image: busybox,
-          imagePullPolicy: "Never",
-          command: ["/bin/sleep", "1000000"],
-        },
-      ],
-    },
-  })
+  staticPod("default", name, { command: ["/bin/sleep", "1000000"] })
 
 /** Boots the disk; up once the probe and `pods` run. */
 export const boot = Effect.fnUntraced(function* (directory: string, disk: Disk, pods: ReadonlyArray<string>) {

@@ -13,6 +13,7 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as BootReport from "./BootReport.ts"
+import * as JsonRecord from "./internal/jsonRecord.ts"
 
 const Milliseconds = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 
@@ -122,7 +123,7 @@ export class BootRecordInvalid extends Data.TaggedError("BootRecordInvalid")<{
   }
 }
 
-const oneLine = (text: string) => text.trim().replaceAll(/\s*\n\s*/gu, " ")
+const invalid = (reason: string) => new BootRecordInvalid({ reason })
 
 /**
  * Reads a boot record from a value, such as parsed JSON. Keys that this version
@@ -139,9 +140,7 @@ const oneLine = (text: string) => text.trim().replaceAll(/\s*\n\s*/gu, " ")
  * ```
  */
 export const fromUnknown = (value: unknown): Effect.Effect<BootRecord, BootRecordInvalid> =>
-  Schema.decodeUnknownEffect(BootRecord)(value).pipe(
-    Effect.mapError((error) => new BootRecordInvalid({ reason: oneLine(error.message) })),
-  )
+  Effect.mapError(JsonRecord.decode(BootRecord)(value), invalid)
 
 /**
  * Reads a boot record from the text of `/run/kios/boot.json`. Fails with
@@ -157,11 +156,7 @@ export const fromUnknown = (value: unknown): Effect.Effect<BootRecord, BootRecor
  * ```
  */
 export const fromJson = (text: string): Effect.Effect<BootRecord, BootRecordInvalid> =>
-  Effect.try({
-    try: (): unknown => JSON.parse(text),
-    catch: (error) =>
-      new BootRecordInvalid({ reason: error instanceof Error ? oneLine(error.message) : String(error) }),
-  }).pipe(Effect.flatMap(fromUnknown))
+  JsonRecord.parse(text).pipe(Effect.mapError(invalid), Effect.flatMap(fromUnknown))
 
 /**
  * How long each stage that ended took, in milliseconds by name: what
@@ -191,13 +186,8 @@ export const durations = (record: BootRecord): Readonly<Record<string, number>> 
  * const text = JSON.stringify(BootRecord.jsonSchema(), null, 2)
  * ```
  */
-export const jsonSchema = (): Readonly<Record<string, unknown>> => {
-  const document = Schema.toJsonSchemaDocument(BootRecord)
-  return {
-    $schema: "https://json-schema.org/draft/2020-12/schema",
+export const jsonSchema = (): Readonly<Record<string, unknown>> =>
+  JsonRecord.jsonSchemaOf(BootRecord, {
     title: "kiOS boot record",
     description: "What happened during a boot and when: the content of /run/kios/boot.json on a node.",
-    ...document.schema,
-    $defs: document.definitions,
-  }
-}
+  })

@@ -35,7 +35,8 @@ const DataPartition = Schema.String.check(
 )
 
 // As systemd spells them; a bare key is a yes.
-const Switch = Schema.Literals(["", "1", "yes", "true", "on", "0", "no", "false", "off"])
+const yes = ["", "1", "yes", "true", "on"] as const
+const Switch = Schema.Literals([...yes, "0", "no", "false", "off"])
 const Watchdog = Schema.String.check(
   Schema.isPattern(/^(off|[5-9]|[1-9]\d{1,3})$/u, {
     message: "expected off or a number of seconds from 5 to 9999",
@@ -136,9 +137,7 @@ export const parse = (raw: string): CmdlineShape => {
     values: {
       ...(found.datapart === undefined ? {} : { datapart: found.datapart }),
       ...(found["kios.hostname"] === undefined ? {} : { hostname: found["kios.hostname"] }),
-      ...(["", "1", "yes", "true", "on"].includes(found["datapart.grow"] ?? "0")
-        ? { growDataPartition: true }
-        : {}),
+      ...(yes.some((word) => word === found["datapart.grow"]) ? { growDataPartition: true } : {}),
       logLevel: found["kios.log"] ?? "info",
       modules: found["kios.modules"]?.split(",") ?? [],
       ...(found["kios.watchdog"] === undefined

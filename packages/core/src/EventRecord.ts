@@ -9,6 +9,7 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Events from "./Events.ts"
+import * as JsonRecord from "./internal/jsonRecord.ts"
 
 const Milliseconds = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
@@ -173,8 +174,6 @@ export class EventRecordInvalid extends Data.TaggedError("EventRecordInvalid")<{
   }
 }
 
-const oneLine = (text: string) => text.trim().replaceAll(/\s*\n\s*/gu, " ")
-
 /**
  * Reads an event record from the text of `/run/kios/events.json`. Keys that
  * this version does not know are ignored. Fails with {@link EventRecordInvalid}.
@@ -189,17 +188,9 @@ const oneLine = (text: string) => text.trim().replaceAll(/\s*\n\s*/gu, " ")
  * ```
  */
 export const fromJson = (text: string): Effect.Effect<EventRecord, EventRecordInvalid> =>
-  Effect.try({
-    try: (): unknown => JSON.parse(text),
-    catch: (error) =>
-      new EventRecordInvalid({ reason: error instanceof Error ? oneLine(error.message) : String(error) }),
-  }).pipe(
-    Effect.flatMap((value) =>
-      Effect.mapError(
-        Schema.decodeUnknownEffect(EventRecord)(value),
-        (error) => new EventRecordInvalid({ reason: oneLine(error.message) }),
-      ),
-    ),
+  JsonRecord.parse(text).pipe(
+    Effect.flatMap(JsonRecord.decode(EventRecord)),
+    Effect.mapError((reason) => new EventRecordInvalid({ reason })),
   )
 
 /**
@@ -212,13 +203,8 @@ export const fromJson = (text: string): Effect.Effect<EventRecord, EventRecordIn
  * const text = JSON.stringify(EventRecord.jsonSchema(), null, 2)
  * ```
  */
-export const jsonSchema = (): Readonly<Record<string, unknown>> => {
-  const document = Schema.toJsonSchemaDocument(EventRecord)
-  return {
-    $schema: "https://json-schema.org/draft/2020-12/schema",
+export const jsonSchema = (): Readonly<Record<string, unknown>> =>
+  JsonRecord.jsonSchemaOf(EventRecord, {
     title: "kiOS event record",
     description: "What has happened on a node and when: the content of /run/kios/events.json.",
-    ...document.schema,
-    $defs: document.definitions,
-  }
-}
+  })

@@ -1,14 +1,13 @@
 // Builds one stage on a machine in memory.
-import { type Context, Effect, Layer, type Scope } from "effect"
-import type * as Stage from "@kios/core/Stage"
+import { Effect, Layer } from "effect"
 import * as Cmdline from "@kios/core/Cmdline"
 import type { KernelError } from "@kios/core/KernelError"
-import type { Kmsg } from "@kios/core/Kmsg"
 import * as TestMachine from "@kios/core/testing/TestMachine"
 import { BootModules } from "@kios/core/capabilities/BootModules"
 import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesystems"
 import { MountedRoot } from "@kios/core/capabilities/MountedRoot"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
+import { stageTester } from "../../core/test/support/oneStage.ts"
 
 /** What earlier stages provide, as if they had run. */
 export const earlier = (cmdline = "") =>
@@ -20,26 +19,7 @@ export const earlier = (cmdline = "") =>
     Layer.succeed(Cmdline.Cmdline, Cmdline.parse(cmdline)),
   )
 
-/** Brings the stage up in the test's scope. */
-export const up = <I, E, R>(
-  stage: { readonly layer: Layer.Layer<I, E, R> },
-  machine: TestMachine.TestMachine,
-  before: Layer.Layer<Exclude<R, Stage.Platform | Kmsg>> = earlier() as never,
-): Effect.Effect<Context.Context<I>, E, Scope.Scope> =>
-  Layer.build(stage.layer).pipe(
-    Effect.provide(Layer.merge(before, TestMachine.platform(machine)) as never),
-  ) as Effect.Effect<Context.Context<I>, E, Scope.Scope>
-
-/** The errno that the stage fails with, or "up". */
-export const outcome = <I, E, R>(
-  stage: { readonly layer: Layer.Layer<I, E, R> },
-  machine: TestMachine.TestMachine,
-  before?: Layer.Layer<Exclude<R, Stage.Platform | Kmsg>>,
-): Effect.Effect<string> =>
-  Effect.scoped(up(stage, machine, before)).pipe(
-    Effect.as("up"),
-    Effect.catch((error) => Effect.succeed((error as { readonly errno?: string }).errno ?? String(error))),
-  )
+export const { outcome, up } = stageTester(earlier as never)
 
 /** A machine with these disks, on which /dev, /sys, /run and /var are mounted; then `files` are put there. */
 export const onDisks = (

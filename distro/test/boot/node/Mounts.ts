@@ -8,7 +8,7 @@ import * as EtcOverlay from "@kios/stages-mount/EtcOverlay"
 import type { MountRow } from "@kios/stages-mount/MountTable"
 import * as PseudoFilesystems from "@kios/stages-mount/PseudoFilesystems"
 import * as RootSwitch from "@kios/stages-mount/RootSwitch"
-import { busybox, eventuallyAssert, hostProcesses, Node } from "../support.ts"
+import { eventuallyAssert, hostProcesses, Node, staticPod } from "../support.ts"
 
 type Row = Omit<MountRow, "why" | "reference">
 
@@ -121,31 +121,20 @@ const bidirectional = "/run/bidirectional"
 const bidirectionalManifest = "/host/etc/kubernetes/manifests/bidirectional.json"
 
 /** A privileged pod that mounts something for everybody. */
-const bidirectionalPod = JSON.stringify({
-  apiVersion: "v1",
-  kind: "Pod",
-  metadata: { name: "bidirectional", namespace: "default" },
-  spec: {
-    hostNetwork: true,
-    automountServiceAccountToken: false,
-    terminationGracePeriodSeconds: 1,
-    containers: [
-      {
-        name: "main",
-        image: busybox,
-        imagePullPolicy: "Never",
-        command: [
-          "/bin/sh",
-          "-c",
-          "mkdir -p /shared/in && mount -t tmpfs -o nosuid,nodev,noexec,size=64k bidirectional /shared/in && exec sleep 1000000",
-        ],
-        securityContext: { privileged: true },
-        volumeMounts: [{ name: "shared", mountPath: "/shared", mountPropagation: "Bidirectional" }],
-      },
+const bidirectionalPod = staticPod(
+  "default",
+  "bidirectional",
+  {
+    command: [
+      "/bin/sh",
+      "-c",
+      "mkdir -p /shared/in && mount -t tmpfs -o nosuid,nodev,noexec,size=64k bidirectional /shared/in && exec sleep 1000000",
     ],
-    volumes: [{ name: "shared", hostPath: { path: bidirectional, type: "DirectoryOrCreate" } }],
+    securityContext: { privileged: true },
+    volumeMounts: [{ name: "shared", mountPath: "/shared", mountPropagation: "Bidirectional" }],
   },
-})
+  [{ name: "shared", hostPath: { path: bidirectional, type: "DirectoryOrCreate" } }],
+)
 
 export const mounts = (it: Vitest.MethodsNonLive<Node>) => {
   const hostMounts = Effect.gen(function* () {
