@@ -31,11 +31,12 @@ import { Events } from "./Events.ts"
 import * as Death from "./Death.ts"
 import { bounded, down, endAndUnmount, release } from "./internal/GoingDown.ts"
 import { keepFile } from "./internal/keepFile.ts"
-import { Kernel, type RebootCommand, type Signal } from "./Kernel.ts"
+import { Kernel, type Signal } from "./Kernel.ts"
 import { device, Kmsg, loggerLayer } from "./Kmsg.ts"
 import * as LinuxKernel from "./linux/LinuxKernel.ts"
 import type { Pipeline, Provided, StageFailed, Stages } from "./Pipeline.ts"
 import * as Reaper from "./Reaper.ts"
+import * as Shutdown from "./Shutdown.ts"
 import type * as Stage from "./Stage.ts"
 import { Supervisor } from "./Supervisor.ts"
 
@@ -58,7 +59,7 @@ const EVENTS = "/run/kios/events.json"
 // A process that dies in a loop must not make init write all the time.
 const EVENTS_AT_MOST_EVERY = "1 second"
 
-const actions: Readonly<Partial<Record<Signal, RebootCommand>>> = {
+const actions: Readonly<Partial<Record<Signal, Shutdown.ShutdownAction>>> = {
   SIGTERM: "POWER_OFF",
   SIGPWR: "POWER_OFF",
   SIGINT: "RESTART",
@@ -131,12 +132,12 @@ const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions
   yield* Effect.catch(kernel.setOpenFilesLimit(OPEN_FILES), (error) => Effect.logWarning(error.message))
   yield* Effect.catch(kernel.reboot("CAD_OFF"), (error) => Effect.logWarning(error.message))
 
-  const asked = yield* Deferred.make<RebootCommand>()
+  const { asked, runSteps, shutdown } = yield* Shutdown.coordinator
   const scope = yield* Scope.make()
   yield* Scope.provide(
     kernel.onSignal(["SIGTERM", "SIGINT", "SIGPWR", "SIGHUP", "SIGUSR2"], (signal) => {
-      const command = actions[signal]
-      if (command !== undefined) Deferred.doneUnsafe(asked, Effect.succeed(command))
+      const action = actions[signal]
+      if (action !== undefined) Effect.runFork(shutdown.request({ action, by: signal }))
     }),
     scope,
   )
@@ -166,7 +167,7 @@ const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions
       )
     }
     return yield* Deferred.await(asked)
-  })
+  }).pipe(Effect.provideService(Shutdown.Shutdown, shutdown))
 
   // A fiber of its own, so that a stage that hangs does not hold up a request to stop.
   const booting = yield* Effect.forkDetach(node)
@@ -179,12 +180,16 @@ const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions
       `boot-failed ${formatAttributes({ stage: error.stage ?? "init", reason: error.reason ?? error.message ?? String(error) })}`,
     )
   } else {
-    yield* kmsg.write("notice", `shutting down ${formatAttributes({ action: outcome.value })}`)
+    yield* kmsg.write(
+      "notice",
+      `shutting down ${formatAttributes({ action: outcome.value.action, by: outcome.value.by })}`,
+    )
   }
+  yield* runSteps
   yield* release(scope, kmsg)
   // In a test this process is not the machine's init, and the others are not its own.
   if (process.pid === 1) yield* endAndUnmount(kmsg)
-  return yield* down(kernel, kmsg, Exit.isSuccess(outcome) ? outcome.value : "RESTART", {
+  return yield* down(kernel, kmsg, Exit.isSuccess(outcome) ? outcome.value.action : "RESTART", {
     failed: Exit.isFailure(outcome),
     faults,
   })

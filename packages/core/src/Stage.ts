@@ -14,10 +14,11 @@ import type { BootReport } from "./BootReport.ts"
 import type { Events } from "./Events.ts"
 import type { Kernel, KernelShape } from "./Kernel.ts"
 import type { Kmsg } from "./Kmsg.ts"
+import type { Shutdown } from "./Shutdown.ts"
 import type { Supervisor } from "./Supervisor.ts"
 
 /** What every stage may use without asking for it. */
-export type Platform = Kernel | BootReport | Events | Supervisor | Kmsg
+export type Platform = Kernel | BootReport | Events | Supervisor | Shutdown | Kmsg
 
 /**
  * What a stage's failure means. `required`: the boot has failed. `optional`:

@@ -11,6 +11,7 @@ import { BootReport } from "../BootReport.ts"
 import { Events } from "../Events.ts"
 import { Kernel, type KernelShape, type RebootCommand, type Signal } from "../Kernel.ts"
 import { Kmsg, loggerLayer } from "../Kmsg.ts"
+import { Shutdown } from "../Shutdown.ts"
 import { Supervisor } from "../Supervisor.ts"
 import { assertLines, type Call, CallLog, lineOf, type Operation, type Syscall } from "./TestCalls.ts"
 import { deviceName, type TestDisk } from "./TestDisks.ts"
@@ -420,8 +421,8 @@ const prefixes = (path: string): ReadonlyArray<string> => {
  */
 export const platform = (
   machine: TestMachine,
-): Layer.Layer<Kernel | Supervisor | BootReport | Events | Kmsg> =>
-  Layer.mergeAll(Supervisor.layer, BootReport.layer, loggerLayer).pipe(
+): Layer.Layer<Kernel | Supervisor | BootReport | Events | Shutdown | Kmsg> =>
+  Layer.mergeAll(Supervisor.layer, Shutdown.layer, BootReport.layer, loggerLayer).pipe(
     Layer.provideMerge(Events.layer),
     Layer.provideMerge(Layer.mergeAll(machine.layer, Kmsg.layerArray(machine.kmsg))),
   )
