@@ -11,7 +11,7 @@
  *   5. reaps orphans from now on
  *   6. runs the pipeline, telling the kernel log what happens
  *   7. waits for a reason to stop: SIGTERM and SIGPWR power off, SIGINT
- *      (Ctrl-Alt-Del) reboots
+ *      (Ctrl-Alt-Del) reboots; gives memory back when nothing has happened for half a minute
  *   8. releases what the stages acquired, last acquired first, ends the
  *      processes that are left and unmounts, syncs, and makes the reboot(2) call
  *
@@ -31,6 +31,7 @@ import { Events } from "./Events.ts"
 import * as Death from "./Death.ts"
 import { bounded, down, endAndUnmount, release } from "./internal/GoingDown.ts"
 import { keepFile } from "./internal/keepFile.ts"
+import { releaseWhenQuiet } from "./internal/releaseMemory.ts"
 import { Kernel, type Signal } from "./Kernel.ts"
 import { device, Kmsg, loggerLayer } from "./Kmsg.ts"
 import * as LinuxKernel from "./linux/LinuxKernel.ts"
@@ -159,6 +160,7 @@ const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions
       }),
       scope,
     )
+    yield* releaseWhenQuiet.pipe(Scope.provide(scope), Effect.forkIn(scope))
     if (options.afterBoot !== undefined) {
       yield* options.afterBoot.pipe(
         Effect.provide(services),

@@ -179,6 +179,11 @@ export interface KernelShape {
   readonly sync: Effect.Effect<void>
   /** reboot(2). Only returns for `CAD_*` or on failure. */
   readonly reboot: (command: RebootCommand) => Effect.Effect<void, KernelError>
+  /**
+   * Collects all garbage of this process and gives the memory that it has no use for back to the kernel
+   * (malloc_trim(3)). Holds the event loop for some ten milliseconds, more where code is emulated.
+   */
+  readonly releaseMemory: Effect.Effect<void>
   /** Sets the soft and hard RLIMIT_NOFILE of this process, which its children inherit; see prlimit(2). */
   readonly setOpenFilesLimit: (limit: number) => Effect.Effect<void, KernelError>
 

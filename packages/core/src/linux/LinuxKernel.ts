@@ -14,6 +14,7 @@ import { KernelError } from "../KernelError.ts"
 import * as abi from "./abi.ts"
 import * as files from "./files.ts"
 import * as libc from "./libc.ts"
+import * as memory from "./memory.ts"
 import * as modules from "./modules.ts"
 import * as output from "./output.ts"
 import * as processes from "./processes.ts"
@@ -252,6 +253,7 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
     linkUp,
     sync: Effect.ignore(offLoop({}, "sync", [])),
     reboot: (command) => Effect.asVoid(inPlace({ args: { command } }, "reboot", abi.rebootCommands[command])),
+    releaseMemory: Effect.sync(memory.release(c)),
     setOpenFilesLimit: (limit) =>
       Effect.suspend(() => {
         const both = Buffer.alloc(16)

@@ -44,6 +44,7 @@ const prototypes = {
   close_range: "int close_range(unsigned int first, unsigned int last, int flags)",
   pipe2: "int pipe2(void *fds, int flags)",
   mkfifo: "int mkfifo(const char *path, unsigned int mode)",
+  malloc_trim: "int malloc_trim(size_t pad)",
   syscall: "long syscall(long number, long fd, const char *parameters, long flags)",
 } as const
 

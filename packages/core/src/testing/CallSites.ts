@@ -9,7 +9,7 @@ import type { KernelError } from "../KernelError.ts"
 import type { Operation } from "./TestCalls.ts"
 
 /** An operation of the Kernel door that can fail. */
-export type Fallible = Exclude<Operation, "sync">
+export type Fallible = Exclude<Operation, "sync" | "releaseMemory">
 
 /** One call of a boot, whenever it comes: stages run beside each other. */
 export interface CallSite {
@@ -24,7 +24,7 @@ export interface CallSite {
   readonly ordinal: number
 }
 
-const neverFails: ReadonlySet<string> = new Set(["sync", "onSignal", "monotonic"])
+const neverFails: ReadonlySet<string> = new Set(["sync", "releaseMemory", "onSignal", "monotonic"])
 
 const pathOf = (operation: Fallible, args: ReadonlyArray<unknown>): string | undefined => {
   const first = args[0]

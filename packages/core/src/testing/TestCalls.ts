@@ -12,6 +12,7 @@ const syscalls = {
   setHostname: ["sethostname"],
   linkUp: ["socket", "ioctl"],
   sync: ["sync"],
+  releaseMemory: ["malloc_trim"],
   reboot: ["reboot"],
   setOpenFilesLimit: ["setrlimit"],
   openWatchdog: ["open", "ioctl"],

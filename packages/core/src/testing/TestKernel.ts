@@ -224,6 +224,7 @@ export const make = (state: MachineState): KernelShape => {
         },
       ),
     sync: Effect.ignore(operate("sync", "sync", "sync()", {}, () => {})),
+    releaseMemory: Effect.ignore(operate("releaseMemory", "malloc_trim", "malloc_trim(0)", {}, () => {})),
     reboot: (command) =>
       Effect.flatMap(
         operate(
