@@ -289,6 +289,10 @@ export const build = Effect.fn("Build.build")(function* ({ output, recipe }: Bui
         version: resolved.version,
         license: resolved.license,
         source: resolved.source.description,
+        // Of Go modules go.sum has the digests, and there are hundreds.
+        packages: resolved.parts.flatMap(({ digest, purl }) =>
+          resolved.source.kind === "debian" && digest !== undefined ? [{ purl, digest }] : [],
+        ),
         files: resolved.files,
       })),
       ...ours,

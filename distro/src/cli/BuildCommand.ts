@@ -5,6 +5,7 @@ import { Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as path from "node:path"
 import { build as buildImage, type Build } from "../Build.ts"
+import { Environment } from "../components/Environment.ts"
 import { Progress } from "../components/Progress.ts"
 import { profiles } from "../profiles.ts"
 import { recipe } from "../recipe.ts"
@@ -32,9 +33,12 @@ const summary = (built: Build, output: OutputShape) => {
 export const buildReference = Effect.fnUntraced(function* (
   efi: string,
   profile: keyof typeof profiles = "cloud",
+  locked = false,
 ) {
   const output = yield* Output
+  const environment = yield* Environment
   const built = yield* buildImage({ recipe: { ...recipe, hardware: profiles[profile] }, output: efi }).pipe(
+    Effect.provideService(Environment, locked ? { ...environment, KIOS_LOCKED: "1" } : environment),
     Effect.provideService(Progress, buildReporter(output)),
     Effect.ensuring(Effect.sync(() => output.status(undefined))),
   )
@@ -62,6 +66,10 @@ export const buildCommand = Command.make(
       Flag.withDefault("cloud"),
       Flag.withDescription("The machines it is for: virtual ones (cloud), or ordinary ones too (generic)"),
     ),
+    locked: Flag.Boolean("locked").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("Fail where Debian does not serve what is pinned (KIOS_LOCKED=1 does the same)"),
+    ),
     json,
   },
   (flags) =>
@@ -72,5 +80,6 @@ export const buildCommand = Command.make(
         ),
       ),
       flags.profile,
+      flags.locked,
     ).pipe(Effect.provide(Output.layer(flags.json))),
 ).pipe(Command.withDescription("Build the EFI: obtain the components, seal init, pack the image"))

@@ -3,7 +3,7 @@
  * object a line for programs. Long work shows what it is at.
  */
 import { Context, Effect, Layer } from "effect"
-import type { ProgressEvent } from "../components/Progress.ts"
+import { type ProgressEvent, renderProgress } from "../components/Progress.ts"
 
 /** An ending that is not success, with the exit code that scripts see. */
 export const exitCodes = {
@@ -108,6 +108,8 @@ export const buildReporter = (output: OutputShape) => {
           return show()
         case "SourceSkipped":
           return output.line(`- ${event.component}: not from ${event.source}: ${event.reason}`)
+        case "PinMoved":
+          return output.line(`! ${renderProgress(event)}`)
         case "StepDone":
           running.delete(event.component)
           // A component's own steps end in its Resolved line.

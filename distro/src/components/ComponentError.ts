@@ -40,7 +40,7 @@ export class SourceUnavailable extends Data.TaggedError("SourceUnavailable")<{
   }
 }
 
-/** The archive no longer serves the pinned version of a Debian package. */
+/** The archive no longer serves the pinned version of a Debian package: what it serves now is taken, unless locked. */
 export class PinNotServed extends Data.TaggedError("PinNotServed")<{
   readonly package: string
   readonly suite: string

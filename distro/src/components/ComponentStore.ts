@@ -5,7 +5,7 @@ import { CommandRunner } from "./CommandRunner.ts"
 import { type Component, overrideVariable } from "./Component.ts"
 import { cacheKey, lookup, publish, scratchDirectory, sweepScratch } from "./ComponentCache.ts"
 import { type ComponentError, FileMissing, NotAvailable } from "./ComponentError.ts"
-import { CacheLocation, Environment } from "./Environment.ts"
+import { CacheLocation, Environment, isLocked } from "./Environment.ts"
 import { io, listTree } from "./Files.ts"
 import { lockFile } from "./LockFile.ts"
 import { report, step } from "./Progress.ts"
@@ -42,7 +42,10 @@ export class ComponentStore extends Context.Service<
   {
     /**
      * Have one component in the cache. Sources that are cached are preferred, in
-     * order; else each is tried, in order, until one is available.
+     * order; else each is tried, in order, until one is available. When none is
+     * because an archive has moved on, what it serves now is taken, with a
+     * warning, unless `KIOS_LOCKED` is set: the result then has another version
+     * (and a kernel another release) than the component that was asked for.
      */
     readonly resolve: (component: Component) => Effect.Effect<Resolved, ComponentError>
     /** Have many, in the order given. The first failure interrupts the others; what they finished stays cached. */
@@ -99,6 +102,8 @@ const announce = (resolved: Resolved, seconds: number) =>
 const resolveWith = (
   component: Component,
   store: Store,
+  /** Whether what the origin serves now may be taken where it does not serve what is pinned. */
+  mayMove = true,
 ): Effect.Effect<Resolved, ComponentError, CommandRunner> =>
   Effect.gen(function* () {
     const cache = yield* CacheLocation
@@ -116,7 +121,9 @@ const resolveWith = (
         return found
       }
     }
+    const locked = isLocked(yield* Environment)
     const tried: Array<{ source: string; reason: string; offline: boolean }> = []
+    let gone: { readonly reason: string; readonly moved: NonNullable<Source["moved"]> } | undefined
     for (const { key, source } of keyed) {
       const attempt = buildEntry(component, source, key, store)
       const outcome = yield* attempt.pipe(
@@ -129,6 +136,10 @@ const resolveWith = (
       )
       if ("resolved" in outcome) return outcome.resolved
       const { error } = outcome
+      if (error._tag === "PinNotServed" && source.moved !== undefined && mayMove && !locked) {
+        gone ??= { reason: error.message, moved: source.moved }
+        continue
+      }
       if (sources.length === 1 && error._tag !== "SourceUnavailable") return yield* error
       const offline = error._tag === "SourceUnavailable" && error.offline
       tried.push({ source: source.description, reason: error.message, offline })
@@ -140,6 +151,17 @@ const resolveWith = (
           reason: error.message,
         })
       }
+    }
+    if (gone !== undefined) {
+      const served = yield* gone.moved(component.name)
+      yield* report({
+        _tag: "PinMoved",
+        component: component.name,
+        pinned: component.version,
+        served: served.version,
+        reason: gone.reason,
+      })
+      return yield* resolveWith(served, store, false)
     }
     return yield* new NotAvailable({ component: component.name, version: component.version, tried })
   })

@@ -21,6 +21,20 @@ export const Environment = Context.Reference<Readonly<Record<string, string | un
   { defaultValue: () => process.env },
 )
 
+/**
+ * Whether nothing but what is pinned may be built with: `KIOS_LOCKED=1`, which
+ * `kios build --locked` sets.
+ *
+ * @example
+ * ```ts
+ * import { isLocked } from "@kios/distro/components/Environment"
+ *
+ * isLocked({ KIOS_LOCKED: "1" }) // true
+ * ```
+ */
+export const isLocked = (environment: Readonly<Record<string, string | undefined>>): boolean =>
+  !["", "0", undefined].includes(environment["KIOS_LOCKED"])
+
 /** The directories of the cache, all below `root` and thus on one filesystem: publishing is a rename. */
 export interface CachePaths {
   /** `$KIOS_CACHE`, else `$XDG_CACHE_HOME/kios`, else `~/.cache/kios`. */

@@ -15,6 +15,14 @@ export type ProgressEvent =
       readonly source: string
       readonly reason: string
     }
+  /** What is pinned is not served any more; what is served now is taken. */
+  | {
+      readonly _tag: "PinMoved"
+      readonly component: string
+      readonly pinned: string
+      readonly served: string
+      readonly reason: string
+    }
   | {
       readonly _tag: "StepDone"
       readonly component: string
@@ -110,6 +118,11 @@ export const renderProgress = (event: ProgressEvent): string => {
       return `${event.component}: waiting: ${event.reason}`
     case "SourceSkipped":
       return `${event.component}: not from ${event.source}: ${event.reason}`
+    case "PinMoved":
+      return (
+        `${event.component}: WARNING: taking ${event.served} in place of the pinned ${event.pinned}. ` +
+        `${event.reason} --locked (KIOS_LOCKED=1) refuses this.`
+      )
     case "StepDone":
       return `${event.component}: ${event.step}: done in ${event.seconds.toFixed(1)} s`
     case "Resolved":

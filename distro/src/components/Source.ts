@@ -60,4 +60,10 @@ export interface Source {
   readonly fingerprint: Effect.Effect<Json, ComponentError>
   /** Get the files. `SourceUnavailable`, `PinNotServed` and `MissingTool` let the next source try; all else ends it. */
   readonly fetch: (context: SourceContext) => Effect.Effect<Produced, ComponentError, CommandRunner>
+  /**
+   * The component of that name as its origin serves it now, pinned by what the
+   * origin's signed index says: asked for when {@link Source.fetch} failed with
+   * `PinNotServed`. Sources whose origin keeps what it once served have none.
+   */
+  readonly moved?: (name: string) => Effect.Effect<Component, ComponentError, CommandRunner>
 }

@@ -1,12 +1,19 @@
 import { Effect } from "effect"
-import { updatePins as updatePinsOf } from "./apt/DebianPins.ts"
+import {
+  type AptPlaces,
+  type DebianPins,
+  readPins,
+  servedPins,
+  updatePins as updatePinsOf,
+} from "./apt/DebianPins.ts"
 import { boot } from "./catalog/Boot.ts"
 import { kubernetes } from "./catalog/Kubernetes.ts"
 import { libraries } from "./catalog/Libraries.ts"
 import { node } from "./catalog/Node.ts"
-import { debianRecipes, pinsFile } from "./catalog/Recipe.ts"
+import { debianRecipes, type DebianRecipes, pinsFile } from "./catalog/Recipe.ts"
 import { userland } from "./catalog/Userland.ts"
-import type { Arch } from "./Component.ts"
+import type { Arch, Component } from "./Component.ts"
+import { type ComponentError, RecipeInvalid } from "./ComponentError.ts"
 
 /**
  * The components of the reference distro, by name. Reads the Debian pins;
@@ -15,6 +22,7 @@ import type { Arch } from "./Component.ts"
  *
  * @param arch The machine's architecture; x86_64 is what there are recipes for.
  * @param options.pins The file with the Debian pins.
+ * @param options.etcApt apt's configuration; the machine's by default, as are the keys.
  *
  * @example
  * ```ts
@@ -32,9 +40,13 @@ import type { Arch } from "./Component.ts"
  */
 export const components = Effect.fn("components")(function* (
   _arch: Arch,
-  options: { readonly pins?: string } = {},
+  options: AptPlaces & { readonly pins?: string } = {},
 ) {
-  const debian = yield* debianRecipes(options.pins ?? pinsFile)
+  const file = options.pins ?? pinsFile
+  return yield* catalogOf(yield* readPins(file), file, options)
+})
+
+const parts = Effect.fnUntraced(function* (debian: DebianRecipes) {
   return {
     ...(yield* boot(debian)),
     ...(yield* libraries(debian)),
@@ -45,7 +57,27 @@ export const components = Effect.fn("components")(function* (
 })
 
 /** The type of the catalog. */
-export type Catalog = Effect.Success<ReturnType<typeof components>>
+export type Catalog = Effect.Success<ReturnType<typeof parts>>
+
+/** The catalog of some pins. Where the archive has moved on, a component is the one of the pins of today. */
+const catalogOf = (
+  pins: DebianPins,
+  file: string,
+  places: AptPlaces,
+): Effect.Effect<Catalog, ComponentError> =>
+  parts(
+    debianRecipes(pins, file, {
+      ...places,
+      moved: (name) =>
+        Effect.gen(function* () {
+          const now = yield* catalogOf(yield* servedPins(pins, { ...places, component: name }), file, places)
+          const found = Object.values<Component>(now).find((component) => component.name === name)
+          if (found !== undefined) return found
+          const issue = `the catalog has no component named ${name}`
+          return yield* new RecipeInvalid({ where: file, issue })
+        }),
+    }),
+  )
 
 /**
  * Pin what Debian serves now for the reference distro: `kios components update`. See {@link updatePinsOf}.

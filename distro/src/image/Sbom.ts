@@ -29,6 +29,7 @@ export interface File {
  * - `source`: where it came from, in words.
  * - `type`: of CycloneDX, `application` unless given.
  * - `purl`: its package URL, if it has one.
+ * - `packages`: what it was taken out of, as package URL and digest.
  */
 export interface Component {
   readonly name: string
@@ -37,6 +38,7 @@ export interface Component {
   readonly source: string
   readonly type?: "application" | "library" | "operating-system" | "firmware" | "container" | "data"
   readonly purl?: string
+  readonly packages?: ReadonlyArray<{ readonly purl: string; readonly digest: string }>
   readonly files: ReadonlyArray<File>
 }
 
@@ -83,7 +85,13 @@ const describe = (component: Component) => ({
   version: component.version,
   ...(component.license === undefined ? {} : { licenses: [licenseOf(component.license)] }),
   ...(component.purl === undefined ? {} : { purl: component.purl }),
-  properties: [{ name: "kios:source", value: component.source }],
+  properties: [
+    { name: "kios:source", value: component.source },
+    ...(component.packages ?? []).map(({ digest, purl }) => ({
+      name: "kios:package",
+      value: `${purl} ${digest}`,
+    })),
+  ],
   ...(component.files.length === 0
     ? {}
     : {

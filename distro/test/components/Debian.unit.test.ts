@@ -4,7 +4,11 @@ import { createHash } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { chooseMirror, parseDeb822, parseOneLine } from "../../src/components/apt/DebianMirror.ts"
-import { readPins, updatePins } from "../../src/components/apt/DebianPins.ts"
+import { type DebianPin, readPins, servedPins, updatePins } from "../../src/components/apt/DebianPins.ts"
+import { components } from "../../src/components/catalog.ts"
+import { pinsFile } from "../../src/components/catalog/Recipe.ts"
+import { renderProgress } from "../../src/components/Progress.ts"
+import type { Source } from "../../src/components/Source.ts"
 import * as Debian from "../../src/components/sources/Debian.ts"
 import { fakeCommands, type FakeProgram } from "../../src/components/testing/FakeCommands.ts"
 import { machine, temporaryDirectory, tool } from "./support.ts"
@@ -36,17 +40,22 @@ describe("the mirror of the machine", () => {
   })
 })
 
+const OFFLINE = `E: Failed to fetch ${MIRROR}/dists/trixie/InRelease  Could not connect to mirror.example:80 (192.0.2.1). - connect (111: Connection refused)\n`
+
 /** An apt that serves one version of `tool`, and a dpkg-deb that unpacks it. */
 const archive = (options: {
   readonly serves?: string
   readonly bytes?: string
   readonly aptGet?: FakeProgram
   readonly dpkgDeb?: FakeProgram
+  /** Asked to refresh the index, there is no network. */
+  readonly offline?: boolean
 }) => {
   const serves = options.serves ?? "1:2.0"
   const aptGet: FakeProgram = ({ args, cwd }) => {
     const lists = args.find((arg) => arg.startsWith("Dir::State="))!.slice("Dir::State=".length)
     if (args.includes("update")) {
+      if (options.offline === true) return { exit: 100, stderr: OFFLINE }
       fs.writeFileSync(path.join(lists, "lists/x_Packages"), "")
       return {}
     }
@@ -59,10 +68,15 @@ const archive = (options: {
   }
   return fakeCommands({
     "apt-get": options.aptGet ?? aptGet,
-    "apt-cache": ({ args }) =>
-      args.at(-1) === "meta"
-        ? { stdout: `Package: meta\nVersion: 1\nDepends: tool (= ${serves}), other\nSHA256: ${sha256}\n` }
-        : { stdout: `Package: tool\nVersion: ${serves}\nSHA256: ${sha256}\n\nPackage: tool\nVersion: 0\n` },
+    "apt-cache": ({ args }) => {
+      const known: Record<string, string> = {
+        meta: `Package: meta\nVersion: 1\nDepends: tool (= ${serves}), other\nSHA256: ${sha256}\n`,
+        tool: `Package: tool\nVersion: ${serves}\nSHA256: ${sha256}\n\nPackage: tool\nVersion: 0\nSHA256: 0\n`,
+      }
+      const names = args.slice(args.indexOf("--no-all-versions") + 1)
+      const shown = names.flatMap((name) => known[name] ?? [])
+      return { stdout: shown.join("\n"), exit: shown.length === names.length ? 0 : 100 }
+    },
     "dpkg-deb":
       options.dpkgDeb ??
       (({ args }) => {
@@ -149,22 +163,147 @@ it.live("a package with another digest is refused", () =>
   }),
 )
 
-it.live("a version that is no longer served says what is, after the index was refreshed", () =>
+it.live("a version that is no longer served says what is, after an old index was refreshed", () =>
   Effect.gen(function* () {
-    const { calls, component, resolve } = yield* start({ serves: "1:2.1" })
+    const { cache, calls, component, resolve } = yield* start({ serves: "1:2.1" })
+    yield* Effect.flip(resolve(component))
+    fs.writeFileSync(path.join(cache.apt, "trixie-amd64/updated"), String(Date.now() - 4_000_000))
     const error = yield* Effect.flip(resolve(component))
     assert.strictEqual(
       error.message,
       `Debian trixie no longer serves tool 1:2.0: it serves 1:2.1 now. Run "kios components update" to pin what is served.`,
     )
     assert.strictEqual(calls.filter((call) => call.args.includes("update")).length, 2)
+    // An index of a moment ago is not asked for again.
+    yield* Effect.flip(resolve(component))
+    assert.strictEqual(calls.filter((call) => call.args.includes("update")).length, 2)
+  }),
+)
+
+/** A machine whose archive has moved on from the pin of `tool` to 1:2.1. */
+const movedOn = (options: Parameters<typeof archive>[0] = {}, env: Record<string, string> = {}) =>
+  Effect.gen(function* () {
+    const there = yield* start({ serves: "1:2.1", ...options }, env)
+    const { etcApt, keyring } = there
+    const of = (pin: DebianPin, moved?: Source["moved"]) => ({
+      ...tool(
+        Debian.source({
+          suite: "trixie",
+          arch: "amd64",
+          etcApt,
+          keyring,
+          packages: [{ pin, files: [{ from: "usr/bin/tool", to: "bin/tool" }] }],
+          ...(moved === undefined ? {} : { moved }),
+        }),
+      ),
+      version: pin.version,
+    })
+    const old = { package: "old-tool", version: "1:2.0", sha256: "0".repeat(64), follow: "meta" }
+    const pins = { suite: "trixie", arch: "amd64", packages: { tool: old } } as const
+    const component = of(old, (name) =>
+      Effect.map(servedPins(pins, { etcApt, keyring, component: name }), ({ packages }) =>
+        of(packages["tool"]!),
+      ),
+    )
+    const warnings = () => there.events.flatMap((event) => (event._tag === "PinMoved" ? [event] : []))
+    return { ...there, component, warnings }
+  })
+
+it.live(
+  "where the archive has moved on, what it serves now is taken, checked and recorded as what it is",
+  () =>
+    Effect.gen(function* () {
+      const { component, resolve, warnings } = yield* movedOn()
+      const resolved = yield* resolve(component)
+      assert.strictEqual(resolved.version, "1:2.1")
+      assert.strictEqual(resolved.source.description, "Debian trixie tool 1:2.1")
+      assert.deepInclude(resolved.parts[0], { name: "tool", version: "1:2.1", digest: `sha256:${sha256}` })
+      const [warning] = warnings()
+      assert.deepInclude(warning, { pinned: "1:2.0", served: "1:2.1" })
+      assert.match(
+        renderProgress(warning!),
+        /^tool: WARNING: taking 1:2\.1 in place of the pinned 1:2\.0\. Debian trixie no longer serves old-tool 1:2\.0/u,
+      )
+      // The next build says so again, and downloads nothing.
+      const again = yield* resolve(component)
+      assert.deepStrictEqual([again.cached, again.key, warnings().length], [true, resolved.key, 2])
+    }),
+)
+
+it.live("what is served now must have the digest of the signed index", () =>
+  Effect.gen(function* () {
+    const { component, contents, resolve } = yield* movedOn({ bytes: "something else" })
+    assert.strictEqual((yield* Effect.flip(resolve(component)))._tag, "DigestMismatch")
+    assert.deepStrictEqual(contents().components, [])
+  }),
+)
+
+it.live("a locked build takes nothing but what is pinned", () =>
+  Effect.gen(function* () {
+    const { component, resolve, warnings } = yield* movedOn({}, { KIOS_LOCKED: "1" })
+    const error = yield* Effect.flip(resolve(component))
+    assert.strictEqual(error._tag, "PinNotServed")
+    assert.include(error.message, `Run "kios components update"`)
+    assert.deepStrictEqual(warnings(), [])
+  }),
+)
+
+it.live("what a build has taken in place of a pin is found again without a network", () =>
+  Effect.gen(function* () {
+    const { cache, component, resolve, root } = yield* movedOn()
+    const { key } = yield* resolve(component)
+    fs.writeFileSync(path.join(cache.apt, "trixie-amd64/updated"), "0")
+    const offline = machine({
+      root,
+      env: { KIOS_DEBIAN_MIRROR: MIRROR },
+      commands: archive({ serves: "1:2.1", offline: true }).layer,
+    })
+    const again = yield* offline.resolve(component)
+    assert.deepStrictEqual([again.key, again.cached], [key, true])
+  }),
+)
+
+it.live("a kernel of today has today's release, in its version, its files and its attributes", () =>
+  Effect.gen(function* () {
+    const { etcApt, keyring, root } = yield* start({})
+    const file = path.join(root, "debian.lock.json")
+    const text = fs.readFileSync(pinsFile, "utf8")
+    fs.writeFileSync(file, text.replaceAll(/6\.12\.\d+/gu, "6.12.1"))
+    const kernelNow = "linux-image-6.12.999+deb13-cloud-amd64"
+    const commands = fakeCommands({
+      "apt-get": ({ args }) => {
+        const state = args.find((arg) => arg.startsWith("Dir::State="))!.slice("Dir::State=".length)
+        fs.writeFileSync(path.join(state, "lists/x_Packages"), "")
+        return {}
+      },
+      "apt-cache": ({ args }) => {
+        const show = (name: string, depends = "") =>
+          `Package: ${name}\nVersion: 6.12.999-1\nDepends: ${depends}\nSHA256: ${sha256}\n`
+        const known = [
+          show("linux-image-cloud-amd64", `${kernelNow} (= 6.12.999-1)`),
+          show(kernelNow),
+          show(`${kernelNow}-unsigned`),
+        ]
+        return { stdout: known.filter((one) => args.some((arg) => one.includes(`${arg}\n`))).join("\n") }
+      },
+    })
+    const { kernel } = yield* components("x86_64", { pins: file, etcApt, keyring })
+    assert.strictEqual(kernel.version, "6.12.1-1")
+    const { provide } = machine({ root, commands: commands.layer, env: { KIOS_DEBIAN_MIRROR: MIRROR } })
+    const now = yield* provide(kernel.sources[0].moved!("kernel"))
+    assert.strictEqual(now.version, "6.12.999-1")
+    assert.strictEqual(now.attributes["release"], "6.12.999+deb13-cloud-amd64")
+    assert.include(now.provides, "lib/modules/6.12.999+deb13-cloud-amd64/")
+    assert.deepStrictEqual(
+      now.sources.map((source) => source.description),
+      [`Debian trixie ${kernelNow} 6.12.999-1`, `Debian trixie ${kernelNow}-unsigned 6.12.999-1`],
+    )
   }),
 )
 
 it.live("offline is called offline", () =>
   Effect.gen(function* () {
-    const stderr = `E: Failed to fetch ${MIRROR}/dists/trixie/InRelease  Could not connect to mirror.example:80 (192.0.2.1). - connect (111: Connection refused)\n`
-    const { component, resolve } = yield* start({ aptGet: () => ({ exit: 100, stderr }) })
+    const { component, resolve } = yield* start({ aptGet: () => ({ exit: 100, stderr: OFFLINE }) })
     const error = yield* Effect.flip(resolve(component))
     assert.strictEqual(error._tag, "NotAvailable")
     assert.match(

@@ -23,7 +23,12 @@ export interface Candidate {
 export type AptDownload =
   | { readonly _tag: "Downloaded" }
   /** apt's index of the suite does not have this version (or the archive does not have the file). */
-  | { readonly _tag: "NotServed"; readonly detail: string }
+  | {
+      readonly _tag: "NotServed"
+      readonly detail: string
+      /** It was the archive that said so, and not the index. */
+      readonly fromArchive: boolean
+    }
 
 /**
  * apt with its own lists, sources and cache: it knows one suite of Debian and
@@ -34,16 +39,23 @@ export interface AptRoot {
   readonly suite: string
   /** Refresh the index of the suite. */
   readonly update: Effect.Effect<void, ComponentError, CommandRunner>
+  /** Refresh the index if it is older than an hour, or known to be too old. */
+  readonly refresh: (stale: boolean) => Effect.Effect<void, ComponentError, CommandRunner>
   /** Put `name=version` .deb files into a directory. Nothing is installed. */
   readonly download: (
     packages: ReadonlyArray<{ readonly name: string; readonly version: string }>,
     directory: string,
   ) => Effect.Effect<AptDownload, ComponentError, CommandRunner>
-  /** What the index has of a package; undefined when it has none. */
-  readonly candidate: (name: string) => Effect.Effect<Candidate | undefined, ComponentError, CommandRunner>
+  /** What the index has of some packages, by their names; it may have none of one. */
+  readonly candidates: (
+    names: ReadonlyArray<string>,
+  ) => Effect.Effect<ReadonlyMap<string, Candidate>, ComponentError, CommandRunner>
 }
 
 const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+/** Milliseconds that an index counts as fresh: Debian's archive changes four times a day. */
+const FRESH = 3_600_000
 
 /** Commands that a machine's configuration has apt run around an update. */
 const HOOKS = ["APT::Update::Pre-Invoke", "APT::Update::Post-Invoke", "APT::Update::Post-Invoke-Success"]
@@ -57,19 +69,16 @@ const complaint = (result: CommandResult): string => {
   return (lines.length === 0 ? result.tail.slice(-3) : lines.slice(0, 3)).join("; ")
 }
 
-/** The fields of the first paragraph of `apt-cache show`. */
-export const parseShow = (text: string): Candidate | undefined => {
-  const field = (name: string) =>
-    new RegExp(`^${name}: (.*)$`, "mu").exec(text.split(/\n\s*\n/u)[0] ?? "")?.[1]?.trim()
-  const found = { package: field("Package"), version: field("Version"), sha256: field("SHA256") }
-  if (found.package === undefined || found.version === undefined || found.sha256 === undefined)
-    return undefined
-  return {
-    package: found.package,
-    version: found.version,
-    sha256: found.sha256,
-    depends: field("Depends") ?? "",
+/** The packages of `apt-cache show`, by name: the first paragraph of each counts. */
+export const parseShow = (text: string): ReadonlyMap<string, Candidate> => {
+  const found = new Map<string, Candidate>()
+  for (const paragraph of text.split(/\n\s*\n/u)) {
+    const field = (name: string) => new RegExp(`^${name}: (.*)$`, "mu").exec(paragraph)?.[1]?.trim()
+    const [name, version, sha256] = [field("Package"), field("Version"), field("SHA256")]
+    if (name === undefined || version === undefined || sha256 === undefined || found.has(name)) continue
+    found.set(name, { package: name, version, sha256, depends: field("Depends") ?? "" })
   }
+  return found
 }
 
 /**
@@ -113,6 +122,7 @@ export const openAptRoot = (options: {
       })
     }
     const list = path.join(root, "sources.list")
+    const stamp = path.join(root, "updated")
     const configuration = path.join(root, "first.conf")
     const last = path.join(root, "last.conf")
     yield* io("making an apt root", root, async () => {
@@ -168,6 +178,7 @@ export const openAptRoot = (options: {
     const update = Effect.gen(function* () {
       const result = yield* apt("apt-get", `reading the index of ${source}`, ["update"], root)
       if (result.exit !== 0) return yield* refuse(result)
+      yield* io("writing", stamp, () => fsp.writeFile(stamp, String(Date.now())))
     })
     const lists = yield* io("reading", root, () => fsp.readdir(path.join(root, "state/lists")))
     // A list that was made for another mirror does not count for apt: let it make its own.
@@ -180,6 +191,12 @@ export const openAptRoot = (options: {
     return {
       suite,
       update,
+      refresh: (stale) =>
+        Effect.gen(function* () {
+          const at = Number(yield* Effect.promise(() => fsp.readFile(stamp, "utf8").catch(() => "0")))
+          const age = Date.now() - at
+          if (stale || age < 0 || age > FRESH) yield* update
+        }),
       download: (packages, directory) =>
         Effect.gen(function* () {
           const wanted = packages.map((item) => `${item.name}:${arch}=${item.version}`)
@@ -189,14 +206,18 @@ export const openAptRoot = (options: {
           const gone =
             /Version .* was not found|Unable to locate package|Can't select|404 {2}?Not Found|404 /u
           const line = result.tail.find((text) => gone.test(text))
-          if (line !== undefined) return { _tag: "NotServed", detail: line }
+          if (line !== undefined) {
+            return { _tag: "NotServed", detail: line, fromArchive: /404 /u.test(line) }
+          }
           return yield* refuse(result)
         }),
-      candidate: (item) =>
+      candidates: (names) =>
         Effect.gen(function* () {
-          const args = ["show", "--no-all-versions", item]
-          const result = yield* apt("apt-cache", `looking up ${item}`, args, root)
-          return result.exit === 0 ? parseShow(result.stdout) : undefined
+          if (names.length === 0) return new Map()
+          const args = ["show", "--no-all-versions", ...new Set(names)]
+          const result = yield* apt("apt-cache", `looking up ${names.join(", ")}`, args, root)
+          // It exits with 100 when it does not know one of them, and shows the others.
+          return parseShow(result.stdout)
         }),
     }
   })

@@ -3,7 +3,7 @@ import * as fsp from "node:fs/promises"
 import type { CommandRunner } from "../CommandRunner.ts"
 import { type ComponentError, PinNotServed, RecipeInvalid } from "../ComponentError.ts"
 import { errnoOf, io, writeAtomically } from "../Files.ts"
-import { openAptRoot } from "./AptRoot.ts"
+import { type AptRoot, openAptRoot } from "./AptRoot.ts"
 
 const Pin = Schema.Struct({
   /** Name of the package in the archive. */
@@ -61,6 +61,49 @@ export interface PinChange {
   readonly to: DebianPin
 }
 
+/** apt's configuration and keys, where they are not the machine's. */
+export interface AptPlaces {
+  readonly etcApt?: string
+  readonly keyring?: string
+}
+
+/** What the index has now for each pin, by the pin's name; `to` is undefined where it has no such package. */
+const lookUp = (apt: AptRoot, pins: DebianPins) =>
+  Effect.gen(function* () {
+    const all = Object.values(pins.packages)
+    const metas = yield* apt.candidates(all.flatMap(({ follow }) => follow ?? []))
+    const wanted = Object.entries(pins.packages).map(([name, pin]) => {
+      const meta = pin.follow === undefined ? undefined : metas.get(pin.follow)
+      const first = /^[a-z0-9][a-z0-9+.-]*/u.exec(meta?.depends ?? "")?.[0]
+      return { name, pin, wanted: first === undefined ? pin.package : `${first}${pin.suffix ?? ""}` }
+    })
+    const found = yield* apt.candidates(wanted.map((item) => item.wanted))
+    return wanted.map((item) => {
+      const now = found.get(item.wanted)
+      const to =
+        now === undefined
+          ? undefined
+          : { ...item.pin, package: now.package, version: now.version, sha256: now.sha256 }
+      return { ...item, to }
+    })
+  })
+
+/**
+ * The same pins of what apt's index of the suite has now, which Debian has
+ * signed. The index is not refreshed and nothing is written; a package that it
+ * has not keeps its pin.
+ */
+export const servedPins = (
+  pins: DebianPins,
+  options: AptPlaces & { readonly component: string },
+): Effect.Effect<DebianPins, ComponentError, CommandRunner> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const served = yield* lookUp(yield* openAptRoot({ ...pins, ...options }), pins)
+      return { ...pins, packages: Object.fromEntries(served.map(({ name, pin, to }) => [name, to ?? pin])) }
+    }),
+  )
+
 /**
  * Pin what the suite serves now: refreshes apt's index, looks up each package
  * and rewrites the file. The file is left alone when nothing changed.
@@ -69,7 +112,7 @@ export interface PinChange {
  */
 export const updatePins = (
   file: string,
-  options: { readonly etcApt?: string; readonly keyring?: string } = {},
+  options: AptPlaces = {},
 ): Effect.Effect<ReadonlyArray<PinChange>, ComponentError, CommandRunner> =>
   Effect.scoped(
     Effect.gen(function* () {
@@ -78,14 +121,11 @@ export const updatePins = (
       yield* apt.update
       const changes: Array<PinChange> = []
       const packages: Record<string, DebianPin> = {}
-      for (const [name, pin] of Object.entries(pins.packages)) {
-        const wanted = yield* follow(pin, apt.candidate)
-        const found = yield* apt.candidate(wanted)
-        if (found === undefined) {
+      for (const { name, pin, to, wanted } of yield* lookUp(apt, pins)) {
+        if (to === undefined) {
           const { suite } = pins
           return yield* new PinNotServed({ package: wanted, suite, wanted: pin.version, served: undefined })
         }
-        const to = { ...pin, package: wanted, version: found.version, sha256: found.sha256 }
         packages[name] = to
         if (to.package !== pin.package || to.version !== pin.version || to.sha256 !== pin.sha256) {
           changes.push({ name, from: pin, to })
@@ -97,14 +137,3 @@ export const updatePins = (
       return changes
     }),
   )
-
-const follow = <E, R>(
-  pin: DebianPin,
-  candidate: (name: string) => Effect.Effect<{ readonly depends: string } | undefined, E, R>,
-): Effect.Effect<string, E, R> =>
-  Effect.gen(function* () {
-    if (pin.follow === undefined) return pin.package
-    const meta = yield* candidate(pin.follow)
-    const first = /^[a-z0-9][a-z0-9+.-]*/u.exec(meta?.depends ?? "")?.[0]
-    return first === undefined ? pin.package : `${first}${pin.suffix ?? ""}`
-  })

@@ -1,7 +1,7 @@
 import { Effect } from "effect"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
-import { type DebianPin, pinOf, readPins } from "../apt/DebianPins.ts"
+import { type AptPlaces, type DebianPin, type DebianPins, pinOf } from "../apt/DebianPins.ts"
 import type { Component } from "../Component.ts"
 import type { ComponentError } from "../ComponentError.ts"
 import type { FileRule } from "../FileSelection.ts"
@@ -27,22 +27,36 @@ export interface DebianRecipes {
   ) => Effect.Effect<Source, ComponentError>
 }
 
-/** Read the pins, once for all recipes. */
-export const debianRecipes = (file: string): Effect.Effect<DebianRecipes, ComponentError> =>
-  Effect.map(readPins(file), (pins) => {
-    const pin = (name: string) => pinOf(pins, name, file)
-    return {
-      pin,
-      source: (packages) =>
-        Effect.map(
-          Effect.forEach(Object.entries(packages), ([name, files]) =>
-            Effect.map(pin(name), (found) => ({ pin: found, files })),
-          ),
-          ([first, ...rest]) =>
-            Debian.source({ suite: pins.suite, arch: pins.arch, packages: [first!, ...rest] }),
+/**
+ * The means to write recipes with some pins.
+ *
+ * @param file Where the pins are from, for errors.
+ * @param options.moved See {@link Source.moved}.
+ */
+export const debianRecipes = (
+  pins: DebianPins,
+  file: string,
+  options: AptPlaces & { readonly moved: NonNullable<Source["moved"]> },
+): DebianRecipes => {
+  const { etcApt, keyring, moved } = options
+  const places = {
+    moved,
+    ...(etcApt === undefined ? {} : { etcApt }),
+    ...(keyring === undefined ? {} : { keyring }),
+  }
+  const pin = (name: string) => pinOf(pins, name, file)
+  return {
+    pin,
+    source: (packages) =>
+      Effect.map(
+        Effect.forEach(Object.entries(packages), ([name, files]) =>
+          Effect.map(pin(name), (found) => ({ pin: found, files })),
         ),
-    }
-  })
+        ([first, ...rest]) =>
+          Debian.source({ suite: pins.suite, arch: pins.arch, packages: [first!, ...rest], ...places }),
+      ),
+  }
+}
 
 /** A function from recipes to components: one file of the catalog. */
 export type CatalogPart<Names extends string> = (

@@ -24,6 +24,9 @@ export interface DebianPackage {
  * do not matter, and nothing is installed on it. apt checks the archive's
  * signature, the pins the packages.
  *
+ * A version that the index does not have is looked for in a fresh one, and
+ * fails with `PinNotServed` when that does not have it either.
+ *
  * @param options.suite Code name: `trixie`.
  * @param options.arch Debian's name of the architecture: `amd64`.
  *
@@ -46,6 +49,8 @@ export const source = (options: {
   /** apt's configuration and keys; the machine's by default. */
   readonly etcApt?: string
   readonly keyring?: string
+  /** See {@link Source.moved}. */
+  readonly moved?: Source["moved"]
 }): Source => {
   const { arch, packages, suite } = options
   const description = `Debian ${suite} ${packages.map(({ pin }) => `${pin.package} ${pin.version}`).join(", ")}`
@@ -53,6 +58,7 @@ export const source = (options: {
     kind: "debian",
     description,
     heavy: false,
+    ...(options.moved === undefined ? {} : { moved: options.moved }),
     fingerprint: Effect.succeed({
       suite,
       arch,
@@ -74,21 +80,26 @@ export const source = (options: {
             const wanted = packages.map(({ pin }) => ({ name: pin.package, version: pin.version }))
             let outcome = yield* apt.download(wanted, debs)
             if (outcome._tag === "Downloaded") return
-            // The index may be older than the pin.
-            yield* apt.update
-            outcome = yield* apt.download(wanted, debs)
+            // The index may be older than the pin. Without a network what it says is all that is known.
+            const refreshed = yield* apt.refresh(outcome.fromArchive).pipe(
+              Effect.as(undefined),
+              Effect.catchTag("SourceUnavailable", (error) =>
+                error.offline ? Effect.succeed(error) : Effect.fail(error),
+              ),
+            )
+            if (refreshed === undefined) outcome = yield* apt.download(wanted, debs)
             if (outcome._tag === "Downloaded") return
+            const candidates = yield* apt.candidates(wanted.map(({ name }) => name))
             for (const { name, version } of wanted) {
-              const served = (yield* apt.candidate(name))?.version
+              const served = candidates.get(name)?.version
               if (served !== version) {
                 return yield* new PinNotServed({ package: name, suite, wanted: version, served })
               }
             }
-            return yield* new SourceUnavailable({
-              source: description,
-              reason: outcome.detail,
-              offline: false,
-            })
+            return yield* (
+              refreshed ??
+              new SourceUnavailable({ source: description, reason: outcome.detail, offline: false })
+            )
           }),
         )
         const names = yield* io("reading", debs, () => fsp.readdir(debs))
