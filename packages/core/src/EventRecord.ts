@@ -107,6 +107,13 @@ const EventSchema = Schema.Union([
   }),
   Schema.Struct({
     ...stamp,
+    kind: Schema.tag("config-error"),
+    file: Schema.String.annotate({ description: "The file that is not used, or not all of it." }),
+    line: Schema.NullOr(Schema.Int).annotate({ description: "Null when it is about the whole file." }),
+    reason,
+  }),
+  Schema.Struct({
+    ...stamp,
     kind: Schema.tag("note"),
     source: Schema.String.annotate({ description: "Who tells it, such as a stage." }),
     level: Severity,

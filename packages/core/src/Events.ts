@@ -99,6 +99,14 @@ export type Event =
   | { readonly kind: "module-refused"; readonly module: string; readonly reason: string }
   | { readonly kind: "manifest-error"; readonly file: string; readonly reason: string }
   | {
+      /** A file of the node's owner, or a part of it, that is not used. */
+      readonly kind: "config-error"
+      readonly file: string
+      /** Null when it is about the whole file. */
+      readonly line: number | null
+      readonly reason: string
+    }
+  | {
       /** Whatever else a stage has to tell. */
       readonly kind: "note"
       readonly source: string
@@ -207,6 +215,7 @@ export const severityOf = (event: Event): Severity => {
     case "process-unresponsive":
     case "process-unkillable":
     case "manifest-error":
+    case "config-error":
       return "err"
     case "process-killed":
     case "output-dropped":
@@ -271,6 +280,8 @@ export const describe = (event: Event): ReadonlyArray<string> => {
       return [`module ${event.module} was not loaded: ${event.reason}`]
     case "manifest-error":
       return [`kubelet: manifest-error ${formatAttributes({ file: event.file, reason: event.reason })}`]
+    case "config-error":
+      return [`${event.file}${event.line === null ? "" : `:${event.line}`}: ${event.reason}`]
     case "note":
       return [`${event.source}: ${event.message}`]
   }

@@ -269,6 +269,15 @@ export interface KernelShape {
   readonly rename: (from: string, to: string) => Effect.Effect<void, KernelError>
   /** unlink(2). */
   readonly unlink: (path: string) => Effect.Effect<void, KernelError>
+  /**
+   * Calls `onChange`, which must not throw, with the name of each entry of a directory that comes, goes, or is written
+   * to, until the scope closes; inotify(7). What happens inside of directories in it is not told. One change may be
+   * told more than once, and when the queue of the kernel overflows some are not told: look at what is there.
+   */
+  readonly watchDirectory: (
+    path: string,
+    onChange: (name: string) => void,
+  ) => Effect.Effect<void, KernelError, Scope.Scope>
 
   /** CLOCK_MONOTONIC in nanoseconds: on a machine that kiOS booted, the time since the kernel started. */
   readonly monotonic: Effect.Effect<bigint>

@@ -95,6 +95,8 @@ const hints: Readonly<Record<string, string>> = {
     "it has features with which the kernel cannot grow it while it is mounted: use resize2fs from another system",
   "EXT4_IOC_RESIZE_FS EPERM":
     "CAP_SYS_RESOURCE is missing, or the filesystem has recorded errors: check it with e2fsck -f from another system",
+  "inotify_add_watch EMFILE": "too many inotify instances: raise fs.inotify.max_user_instances",
+  "inotify_add_watch ENOSPC": "too many watches: raise fs.inotify.max_user_watches",
   "open ENODEV": "no driver serves this device",
   "chroot EPERM": "CAP_SYS_CHROOT is missing",
   "sethostname EPERM": "CAP_SYS_ADMIN is missing",

@@ -43,15 +43,18 @@ import {
   type ProcessOutput,
   type SpawnSpec,
 } from "./Kernel.ts"
+import type { KernelError } from "./KernelError.ts"
 import type { Liveness } from "./Liveness.ts"
 import type { Readiness } from "./Readiness.ts"
 import type * as RestartPolicy from "./RestartPolicy.ts"
 import type { Tolerance } from "./Stage.ts"
 
 /** What to keep running. */
-export interface ProcessSpec extends Omit<SpawnSpec, "output">, Omit<OutputSpec, "onDropped"> {
+export interface ProcessSpec extends Omit<SpawnSpec, "args" | "output">, Omit<OutputSpec, "onDropped"> {
   /** Names the process in logs and errors. */
   readonly name: string
+  /** An Effect is run before each start; one that fails is a start that failed. */
+  readonly args: ReadonlyArray<string> | Effect.Effect<ReadonlyArray<string>, KernelError>
   readonly readiness: Readiness
   /** How it is asked, once it is up, whether it still works; without it, it is not asked. */
   readonly liveness?: Liveness
@@ -260,7 +263,7 @@ const supervise = Effect.fnUntraced(function* (
       const { args, cgroup, command, env, oomScoreAdj } = spec
       child = yield* kernel.spawn({
         command,
-        args,
+        args: Effect.isEffect(args) ? yield* args : args,
         env,
         // No process of the host writes its memory to a disk: it holds the node's secrets.
         limits: { core: 0, ...spec.limits },

@@ -43,6 +43,8 @@ const every: ReadonlyArray<Events.Event> = [
   { kind: "stage-skipped", stage: "net", reason: "disk did not come up" },
   { kind: "module-refused", module: "loop", reason: "EPERM" },
   { kind: "manifest-error", file: "/m/a.yaml", reason: "no such kind" },
+  { kind: "config-error", file: "/etc/x", line: 3, reason: "no such key" },
+  { kind: "config-error", file: "/etc/y", line: null, reason: "empty" },
   { kind: "note", source: "disk", level: "notice", message: "grown" },
 ]
 
@@ -81,6 +83,8 @@ describe("Events", () => {
           "warning warn stage net skipped: disk did not come up",
           "warning warn module loop was not loaded: EPERM",
           'err error kubelet: manifest-error file=/m/a.yaml reason="no such kind"',
+          "err error /etc/x:3: no such key",
+          "err error /etc/y: empty",
           "notice disk: grown",
         ])
       }),

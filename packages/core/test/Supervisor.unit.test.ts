@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber, References, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Events } from "@kios/core/Events"
+import { KernelError } from "@kios/core/KernelError"
 import * as Liveness from "@kios/core/Liveness"
 import * as Readiness from "@kios/core/Readiness"
 import * as RestartPolicy from "@kios/core/RestartPolicy"
@@ -105,6 +106,37 @@ describe("start", () => {
       )
       yield* TestClock.adjust("10 seconds")
       assert.isAbove(machine.log({ only: ["spawn"] }).length, 3)
+    }),
+  )
+})
+
+describe("arguments that are an Effect", () => {
+  it.effect("are asked for before each start", () =>
+    Effect.gen(function* () {
+      let asked = 0
+      const { log, process } = yield* supervised(forever, { args: Effect.sync(() => [`--run=${++asked}`]) })
+      yield* process.restart
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(
+        log().filter((line) => line.startsWith("spawn")),
+        ['spawn("/bin/agent", "--run=1")', 'spawn("/bin/agent", "--run=2")'],
+      )
+    }),
+  )
+  it.effect("that cannot be had are a start that failed, and are asked for again", () =>
+    Effect.gen(function* () {
+      let asked = 0
+      const { log, machine } = yield* supervised(forever, {
+        args: Effect.suspend(() =>
+          asked++ === 0
+            ? Effect.fail(new KernelError({ syscall: "open", errno: "EMFILE" }))
+            : Effect.succeed([]),
+        ),
+      })
+      assert.deepStrictEqual(log(), [])
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(log(), ['spawn("/bin/agent")'])
+      assert.include(machine.kmsg.join("\n"), "could not be started: open(): EMFILE")
     }),
   )
 })

@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { Cmdline } from "@kios/core/Cmdline"
-import { Kernel } from "@kios/core/Kernel"
+import { Kernel, type KernelShape } from "@kios/core/Kernel"
 import * as Stage from "@kios/core/Stage"
 import { Etc } from "@kios/core/capabilities/Etc"
 import { Hostname } from "@kios/core/capabilities/Hostname"
@@ -15,7 +15,9 @@ const valid = /^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$
 
 /**
  * The stage: `kios.hostname=` on the kernel command line, else the first line
- * of /etc/hostname (hostname(5)), else `kios`.
+ * of /etc/hostname (hostname(5)), else `kios`. The file may change while the node
+ * runs, when a bootstrap pod names the node: whoever depends on the name asks
+ * for it anew (\`refresh\`).
  *
  * @example
  * ```ts
@@ -39,23 +41,42 @@ export const stage = Stage.make({
     Effect.gen(function* () {
       const kernel = yield* Kernel
       const { values } = yield* Cmdline
-      const file = yield* Effect.catch(kernel.readText("/etc/hostname"), (error) =>
-        Effect.as(error.errno === "ENOENT" ? Effect.void : Effect.logWarning(error.message), ""),
-      )
-      const inFile =
-        file
-          .split("\n")
-          .map((line) => line.trim())
-          .find((line) => line !== "" && !line.startsWith("#"))
-          ?.toLowerCase() ?? ""
-      if (inFile !== "" && (!valid.test(inFile) || inFile.length > 64)) {
-        yield* Effect.logWarning(
-          `/etc/hostname: ${JSON.stringify(inFile)} is not a DNS name (RFC 1123), using ${DEFAULT}`,
-        )
-      }
-      const name = values.hostname ?? (valid.test(inFile) && inFile.length <= 64 ? inFile : DEFAULT)
+      const choose = (otherwise: string) =>
+        values.hostname === undefined ? readName(kernel, otherwise) : Effect.succeed(values.hostname)
+      const name = yield* choose(DEFAULT)
       yield* kernel.setHostname(name)
-      return { name }
+      let set = name
+      const refresh = Effect.gen(function* () {
+        const next = yield* choose(set)
+        if (next === set) return
+        yield* kernel.setHostname(next)
+        yield* Effect.logInfo(`the host name is ${next} now, and was ${set}`)
+        set = next
+      }).pipe(
+        Effect.catch((error) => Effect.logWarning(`the host name stays ${set}: ${error.message}`)),
+        Effect.andThen(Effect.sync(() => set)),
+      )
+      return { name, refresh }
     }),
   ),
 })
+
+/** What /etc/hostname says, if it is a name. */
+const readName = (kernel: KernelShape, otherwise: string) =>
+  Effect.gen(function* () {
+    const file = yield* Effect.catch(kernel.readText("/etc/hostname"), (error) =>
+      Effect.as(error.errno === "ENOENT" ? Effect.void : Effect.logWarning(error.message), ""),
+    )
+    const inFile =
+      file
+        .split("\n")
+        .map((line) => line.trim())
+        .find((line) => line !== "" && !line.startsWith("#"))
+        ?.toLowerCase() ?? ""
+    if (valid.test(inFile) && inFile.length <= 64) return inFile
+    if (inFile !== "")
+      yield* Effect.logWarning(
+        `/etc/hostname: ${JSON.stringify(inFile)} is not a DNS name (RFC 1123), using ${otherwise}`,
+      )
+    return otherwise
+  })

@@ -92,6 +92,43 @@ describe("hostname", () => {
         assert.strictEqual(yield* outcome(HostnameStage.stage, machine), errno)
       }),
     )
+  const renamed = (cmdline: string) =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make({ files: { "/etc/hostname": "one\n" } })
+      const hostname = Context.get(yield* up(HostnameStage.stage, machine, earlier(cmdline)), Hostname)
+      const refresh = (text: string) => {
+        machine.write({ "/etc/hostname": text })
+        return Effect.provide(hostname.refresh ?? Effect.die("no refresh"), TestMachine.platform(machine))
+      }
+      return { machine, refresh }
+    })
+  it.effect("is set again when the file has changed, and only then", () =>
+    Effect.gen(function* () {
+      const { machine, refresh } = yield* renamed("")
+      assert.strictEqual(yield* refresh("one"), "one")
+      assert.strictEqual(yield* refresh("two\n"), "two")
+      assert.strictEqual(yield* refresh("two\n"), "two")
+      machine.expectCalls(['sethostname("one")', 'sethostname("two")'])
+      assert.strictEqual(machine.hostname(), "two")
+    }),
+  )
+  it.effect("stays what it is when the new one is none, or is refused", () =>
+    Effect.gen(function* () {
+      const { machine, refresh } = yield* renamed("")
+      assert.strictEqual(yield* refresh("no name"), "one")
+      assert.strictEqual(yield* refresh(""), "one")
+      machine.failOn("sethostname", "EPERM")
+      assert.strictEqual(yield* refresh("two"), "one")
+      assert.strictEqual(machine.hostname(), "one")
+      assert.include(machine.kmsg.join("\n"), "the host name stays one: sethostname")
+    }),
+  )
+  it.effect("of the command line is not changed by the file", () =>
+    Effect.gen(function* () {
+      const { refresh } = yield* renamed("kios.hostname=fixed")
+      assert.strictEqual(yield* refresh("two\n"), "fixed")
+    }),
+  )
   it.effect("a file that cannot be read is as good as none", () =>
     Effect.gen(function* () {
       const machine = TestMachine.make({ files: { "/etc/hostname": "x" } })

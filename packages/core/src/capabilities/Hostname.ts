@@ -1,4 +1,5 @@
 import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
 
 /**
  * The host name is set.
@@ -14,7 +15,9 @@ import * as Context from "effect/Context"
 export class Hostname extends Context.Service<
   Hostname,
   {
-    /** What sethostname(2) was given. */
+    /** What sethostname(2) was given at the boot. */
     readonly name: string
+    /** Looks again which name was chosen, sets it if it is another one, and gives the one that is set. Without it, the name stays. */
+    readonly refresh?: Effect.Effect<string>
   }
 >()("kios/Hostname") {}

@@ -18,6 +18,7 @@ import * as memory from "./memory.ts"
 import * as modules from "./modules.ts"
 import * as output from "./output.ts"
 import * as processes from "./processes.ts"
+import { watchDirectory } from "./watch.ts"
 import { openWatchdog } from "./watchdog.ts"
 
 /** What {@link make} and {@link layer} take. */
@@ -290,6 +291,7 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
           }),
       ).pipe(Effect.asVoid),
     ...files.operations,
+    watchDirectory,
     monotonic: Effect.sync(() => process.hrtime.bigint()),
   })
 }

@@ -68,6 +68,7 @@ export const errnos: Readonly<Record<Fallible, ReadonlyArray<string>>> = {
   makeDirectory: ["EACCES", "EEXIST", "EIO", "ENOENT", "ENOSPC", "EPERM", "EROFS"],
   readDirectory: ["EACCES", "EIO", "EMFILE", "ENOENT", "ENOMEM"],
   stat: ["EACCES", "EIO", "ENOMEM"],
+  watchDirectory: ["EACCES", "EMFILE", "ENOENT", "ENOMEM", "ENOSPC", "ENOTDIR"],
   makeFifo: ["EACCES", "EEXIST", "EIO", "ENOENT", "ENOSPC", "EROFS"],
   symlink: ["EACCES", "EEXIST", "EIO", "ENOSPC", "EPERM", "EROFS"],
   readLink: ["EACCES", "EINVAL", "EIO", "ENOENT"],

@@ -41,6 +41,7 @@ const syscalls = {
   readLink: ["readlink"],
   rename: ["rename"],
   unlink: ["unlink"],
+  watchDirectory: ["inotify_add_watch"],
 } as const
 
 /** An operation of the Kernel door. */
@@ -57,6 +58,7 @@ export const reads: ReadonlySet<Operation> = new Set([
   "readDirectory",
   "stat",
   "readLink",
+  "watchDirectory",
 ] satisfies ReadonlyArray<Operation>)
 
 /** One call. */

@@ -58,6 +58,7 @@ export class RegularFile extends Inode {
   /** Replaces the content, as opening with O_TRUNC and writing does. */
   write(content: string | Uint8Array): void {
     this.content = Uint8Array.from(bytesOf(content))
+    this.parent?.tell(this.name)
   }
   /** One write at the start of the file, without truncation. */
   overwrite(content: string | Uint8Array): void {
@@ -128,6 +129,8 @@ export interface BlockDevice {
 export class Directory extends Inode {
   readonly kind = "directory"
   protected readonly entries = new Map<string, Inode>()
+  /** Told the name of an entry that comes, goes or is written to. */
+  readonly watchers = new Set<(name: string) => void>()
   constructor(mode = 0o755) {
     super(mode)
   }
@@ -142,10 +145,15 @@ export class Directory extends Inode {
     inode.name = name
     inode.parent = this
     this.entries.set(name, inode)
+    this.tell(name)
     return inode
   }
   remove(name: string): void {
     this.entries.delete(name)
+    this.tell(name)
+  }
+  tell(name: string): void {
+    for (const watcher of this.watchers) watcher(name)
   }
   /** What mkdir(2) does here. */
   makeDirectory(name: string, mode: number): Directory {

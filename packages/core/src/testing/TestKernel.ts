@@ -321,6 +321,25 @@ export const make = (state: MachineState): KernelShape => {
       ),
     ...blockOperations(operate, table, state.addPartition),
     ...fileOperations(operate, table),
+    watchDirectory: (path, onChange) =>
+      Effect.asVoid(
+        Effect.acquireRelease(
+          operate(
+            "watchDirectory",
+            "inotify_add_watch",
+            `inotify_add_watch(${quote(path)})`,
+            { path },
+            () => {
+              const { inode } = table.find(path)
+              const { watchers } = inode instanceof Directory ? inode : refuse("ENOTDIR")
+              const watcher = (name: string) => onChange(name)
+              watchers.add(watcher)
+              return () => watchers.delete(watcher)
+            },
+          ),
+          (stop) => Effect.sync(stop),
+        ),
+      ),
     monotonic: Clock.monotonicTimeNanos,
   })
 }

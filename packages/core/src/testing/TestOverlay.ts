@@ -89,14 +89,19 @@ export class OverlayDirectory extends Directory {
 
   override add<I extends Inode>(name: string, inode: I): I {
     this.layer().add(name, inode)
-    if (inode instanceof Directory) return inode
+    if (inode instanceof Directory) {
+      this.tell(name)
+      return inode
+    }
     inode.parent = this
     this.#seen.set(name, { inode, view: inode })
+    this.tell(name)
     return inode
   }
 
   override makeDirectory(name: string, mode: number): Directory {
     this.layer().add(name, new Directory(mode))
+    this.tell(name)
     return this.lookup(name) as Directory
   }
 
@@ -105,5 +110,6 @@ export class OverlayDirectory extends Directory {
     const layer = this.layer()
     if (this.#lower.some((directory) => directory.lookup(name) !== undefined)) layer.add(name, new Whiteout())
     else layer.remove(name)
+    this.tell(name)
   }
 }

@@ -1,7 +1,7 @@
 // File operations, /proc and /sys.
 import * as assert from "node:assert/strict"
 import { Effect } from "effect"
-import { group, refused, tmpfs } from "./Case.ts"
+import { group, type K, refused, tmpfs, until } from "./Case.ts"
 
 const { cases, check } = group()
 export { cases }
@@ -130,6 +130,56 @@ check("names that are too long", function* (k, dir) {
   yield* refused(k.writeFile(`${dir}/${"n".repeat(256)}`, ""), "open ENAMETOOLONG")
   yield* refused(k.readText(`/${"n/".repeat(3000)}`), "open ENAMETOOLONG")
   yield* k.writeFile(`${dir}/${"n".repeat(255)}`, "")
+})
+
+/** Watches a directory, and waits until a name in it was told. */
+const watching = function* (k: K, path: string) {
+  const told = new Set<string>()
+  yield* k.watchDirectory(path, (name) => void told.add(name))
+  return (name: string) => until(Effect.sync(() => told.delete(name)))
+}
+check("a watched directory tells what comes, changes, moves and goes in it", function* (k, dir) {
+  yield* k.makeDirectory(`${dir}/d`)
+  yield* k.writeFile(`${dir}/d/old`, "x")
+  const told = yield* watching(k, `${dir}/d`)
+  yield* k.writeFile(`${dir}/d/new`, "x")
+  yield* told("new")
+  yield* k.writeFile(`${dir}/d/old`, "y")
+  yield* told("old")
+  yield* k.writeFile(`${dir}/outside`, "x")
+  yield* k.rename(`${dir}/outside`, `${dir}/d/moved`)
+  yield* told("moved")
+  yield* k.rename(`${dir}/d/moved`, `${dir}/outside`)
+  yield* told("moved")
+  yield* k.unlink(`${dir}/d/old`)
+  yield* told("old")
+  yield* k.makeDirectory(`${dir}/d/inner`)
+  yield* told("inner")
+  yield* k.symlink("new", `${dir}/d/link`)
+  yield* told("link")
+})
+check("what is inside of a directory in a watched one is not told", function* (k, dir) {
+  yield* k.makeDirectory(`${dir}/d/inner`)
+  const names: Array<string> = []
+  yield* k.watchDirectory(`${dir}/d`, (name) => void names.push(name))
+  yield* k.writeFile(`${dir}/d/inner/file`, "x")
+  yield* k.writeFile(`${dir}/d/last`, "x")
+  yield* until(Effect.sync(() => names.includes("last")))
+  assert.ok(!names.includes("file"), names.join())
+})
+check("a watch ends with its scope", function* (k, dir) {
+  let ended = 0
+  yield* Effect.scoped(k.watchDirectory(dir, () => void ended++))
+  const told = yield* watching(k, dir)
+  yield* k.writeFile(`${dir}/file`, "x")
+  yield* told("file")
+  assert.equal(ended, 0)
+})
+check("only directories that are there are watched", function* (k, dir) {
+  yield* k.writeFile(`${dir}/file`, "x")
+  const watch = (path: string) => Effect.scoped(k.watchDirectory(path, () => {}))
+  yield* refused(watch(`${dir}/missing`), "inotify_add_watch ENOENT")
+  yield* refused(watch(`${dir}/file`), "inotify_add_watch ENOTDIR")
 })
 
 check("/proc and /sys take no new files", function* (k) {

@@ -1,7 +1,7 @@
 // Modules and what they bring, of the kernel that we ship.
 import * as assert from "node:assert/strict"
 import { Effect } from "effect"
-import { group, type K, mountsAt, refused } from "./Case.ts"
+import { group, type K, mountsAt, refused, until } from "./Case.ts"
 
 const { cases, checkMachine } = group()
 export { cases }
@@ -48,6 +48,7 @@ const isKnown = (k: K, fstype: string) =>
 checkMachine("a filesystem's type is unknown until its module is in", function* (k, dir) {
   for (const name of ["lower", "upper", "work", "merged"]) yield* k.makeDirectory(`${dir}/${name}`)
   yield* k.writeFile(`${dir}/lower/below`, "below")
+  yield* k.makeDirectory(`${dir}/lower/kubernetes`)
   const target = `${dir}/merged`
   const options = `lowerdir=${dir}/lower,upperdir=${dir}/upper,workdir=${dir}/work`
   const overlay = k.mount({ source: "overlay", target, fstype: "overlay", flags: [], options })
@@ -61,10 +62,19 @@ checkMachine("a filesystem's type is unknown until its module is in", function* 
   assert.equal((yield* mountsAt(k, target))[0]?.fstype, "overlay")
   yield* k.writeFile(`${target}/above`, "above")
   yield* k.unlink(`${target}/below`)
-  assert.deepEqual(yield* k.readDirectory(target), ["above"])
+  assert.deepEqual(yield* k.readDirectory(target), ["above", "kubernetes"])
   assert.equal(yield* k.readText(`${dir}/upper/above`), "above")
   assert.equal(yield* k.readText(`${dir}/lower/below`), "below")
   assert.equal((yield* k.stat(`${dir}/upper/below`))?.kind, "character")
+  // A directory that only the lower layer has, until the first file is written to it.
+  const told: Array<string> = []
+  yield* k.watchDirectory(`${target}/kubernetes`, (name) => void told.push(name))
+  yield* k.writeFile(`${target}/kubernetes/first`, "x")
+  yield* until(Effect.sync(() => told.includes("first")))
+  yield* k.writeFile(`${target}/kubernetes/.second`, "x")
+  yield* k.rename(`${target}/kubernetes/.second`, `${target}/kubernetes/second`)
+  yield* until(Effect.sync(() => told.includes("second")))
+  assert.equal(yield* k.readText(`${dir}/upper/kubernetes/second`), "x")
 })
 checkMachine("a module that is in is refused, and stays", function* (k, dir) {
   const { needs, path } = yield* fileOf(k, "erofs")
