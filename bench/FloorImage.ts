@@ -162,11 +162,14 @@ export const configuration = (): Readonly<Record<string, string>> => {
   const tls = { tlsCertFile: `${CONFIG}/tls.crt`, tlsPrivateKeyFile: `${CONFIG}/tls.key` }
   const pair = SelfSignedCertificate.make("kios", new Date(0), 36_500)
   const runtime = ContainerdConfig.reference
-  const kubelet = KubeletConfig.standalone({
-    containerRuntimeEndpoint: `unix://${runtime.address}`,
-    staticPodPath: "/etc/kubernetes/manifests",
-    ...tls,
-  })
+  const standalone = { _tag: "Standalone" } as const
+  const kubelet = {
+    ...KubeletConfig.base(standalone, tls),
+    ...KubeletConfig.fixed(standalone, {
+      containerRuntimeEndpoint: `unix://${runtime.address}`,
+      staticPodPath: "/etc/kubernetes/manifests",
+    }),
+  }
   return {
     [`${CONFIG}/containerd.toml`]: ContainerdConfig.render(runtime),
     // JSON is YAML.

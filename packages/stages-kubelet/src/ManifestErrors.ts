@@ -4,6 +4,8 @@
  * console.
  */
 
+import { quoted } from "./internal/klog.ts"
+
 /** A manifest that the kubelet could not use. */
 export interface ManifestError {
   readonly file: string
@@ -26,15 +28,4 @@ export const parse = (line: string): ManifestError | undefined => {
   if (!line.includes('"Could not process manifest file"')) return undefined
   const file = quoted(line, "path")
   return file === undefined ? undefined : { file, reason: quoted(line, "err") ?? "no reason given" }
-}
-
-// klog quotes values as Go does, which JSON can read for what occurs here.
-const quoted = (line: string, key: string): string | undefined => {
-  const match = new RegExp(`\\b${key}=("(?:[^"\\\\]|\\\\.)*")`, "u").exec(line)?.[1]
-  if (match === undefined) return undefined
-  try {
-    return String(JSON.parse(match))
-  } catch {
-    return match
-  }
 }

@@ -29,7 +29,9 @@ const runtime = (awaitUp: Effect.Effect<void>) =>
     process: { awaitUp: () => awaitUp } as Partial<Supervised> as Supervised,
   })
 const before = Layer.mergeAll(
-  Layer.succeed(KubeletConfigFile, { path: "/run/kios/kubelet/config.json" }),
+  Layer.succeed(KubeletConfigFile, {
+    write: () => Effect.succeed(["--config=/run/kios/kubelet/config.json"]),
+  }),
   Layer.succeed(Cgroups, cgroups),
   Layer.succeed(Etc, { persistent: false }),
   Layer.succeed(Hostname, { name: "node-7" }),

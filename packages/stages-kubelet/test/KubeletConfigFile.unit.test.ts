@@ -8,6 +8,7 @@ import { Hostname } from "@kios/core/capabilities/Hostname"
 import * as KubeletConfig from "@kios/stages-kubelet/KubeletConfig"
 import * as KubeletConfigFile from "@kios/stages-kubelet/KubeletConfigFile"
 import { machineOf, reservations } from "@kios/stages-kubelet/Reservations"
+import type { Mode } from "@kios/stages-kubelet/Membership"
 import * as ManifestErrors from "@kios/stages-kubelet/ManifestErrors"
 import * as SelfSignedCertificate from "@kios/stages-kubelet/SelfSignedCertificate"
 import * as der from "../src/internal/der.ts"
@@ -122,52 +123,71 @@ describe("ManifestErrors", () => {
 })
 
 describe("KubeletConfig", () => {
-  const config = KubeletConfig.standalone({
-    containerRuntimeEndpoint: "unix:///run/x.sock",
-    staticPodPath: "/m",
-    tlsCertFile: "/c",
-    tlsPrivateKeyFile: "/k",
+  const tls = { tlsCertFile: "/c", tlsPrivateKeyFile: "/k" }
+  const options = { containerRuntimeEndpoint: "unix:///run/x.sock", staticPodPath: "/m" }
+  const standalone = { _tag: "Standalone" } as const
+  const cluster = { _tag: "Cluster", bootstrap: true } as const
+  it("is a KubeletConfiguration with what was given, in both parts", () => {
+    for (const mode of [standalone, cluster]) {
+      const header = { apiVersion: "kubelet.config.k8s.io/v1beta1", kind: "KubeletConfiguration" }
+      assert.deepInclude(KubeletConfig.base(mode, tls), { ...header, ...tls })
+      assert.deepInclude(KubeletConfig.fixed(mode, options), {
+        ...header,
+        ...options,
+        cgroupDriver: "cgroupfs",
+      })
+    }
   })
-  it("is a KubeletConfiguration with what was given", () => {
-    assert.deepInclude(config, {
-      apiVersion: "kubelet.config.k8s.io/v1beta1",
-      kind: "KubeletConfiguration",
-      containerRuntimeEndpoint: "unix:///run/x.sock",
-      staticPodPath: "/m",
-      tlsCertFile: "/c",
-      tlsPrivateKeyFile: "/k",
-      cgroupDriver: "cgroupfs",
+  it("standalone, lets nobody in, whatever its owner has written for a cluster", () => {
+    assert.deepInclude(KubeletConfig.fixed(standalone, options), {
+      address: "127.0.0.1",
+      readOnlyPort: 0,
+      authentication: {
+        anonymous: { enabled: false },
+        webhook: { enabled: false },
+        x509: { clientCAFile: null },
+      },
+      healthzBindAddress: "127.0.0.1",
     })
-    assert.deepStrictEqual(JSON.parse(JSON.stringify(config)), config)
   })
-  it("lets nobody in: no anonymous requests, no webhook, no read-only port", () => {
-    assert.deepStrictEqual(config.authentication, {
-      anonymous: { enabled: false },
-      webhook: { enabled: false },
+  it("in a cluster, asks the API server, and has the cluster's certificates", () => {
+    const clientCAFile = "/ca"
+    assert.deepInclude(KubeletConfig.base(cluster, { ...tls, clientCAFile }), {
+      authentication: {
+        anonymous: { enabled: false },
+        webhook: { enabled: true },
+        x509: { clientCAFile },
+      },
+      authorization: { mode: "Webhook" },
+      rotateCertificates: true,
+      serverTLSBootstrap: true,
+      tlsMinVersion: "VersionTLS13",
+      readOnlyPort: 0,
+      seccompDefault: true,
     })
-    assert.strictEqual(config.readOnlyPort, 0)
-    assert.strictEqual(config.healthzBindAddress, "127.0.0.1")
+    assert.notProperty(KubeletConfig.base(cluster, tls).authentication, "x509")
+    for (const key of ["authentication", "authorization", "address"])
+      assert.notProperty(KubeletConfig.fixed(cluster, options), key)
   })
   it("is killed after pods, and enforces reservations on pods only", () => {
-    assert.strictEqual(config.oomScoreAdj, -999)
-    assert.deepStrictEqual(config.enforceNodeAllocatable, ["pods"])
-    assert.notProperty(config, "systemReserved")
-    const reserved = reservations({ memory: 0, image: 0, threads: 0 }, { init: 0, runtime: 0, kubelet: 0 })
-    assert.deepInclude(
-      KubeletConfig.standalone({
-        containerRuntimeEndpoint: "unix:///run/x.sock",
-        staticPodPath: "/m",
-        tlsCertFile: "/c",
-        tlsPrivateKeyFile: "/k",
-        reservations: reserved,
-      }),
-      { ...reserved },
-    )
+    const base = KubeletConfig.base(cluster, tls)
+    assert.strictEqual(base.oomScoreAdj, -999)
+    assert.notProperty(base, "systemReserved")
+    const reserved = { systemReserved: { cpu: "1", memory: "1Mi", pid: "1" } } as unknown as ReturnType<
+      typeof reservations
+    >
+    assert.deepInclude(KubeletConfig.base(cluster, { ...tls, reservations: reserved }), reserved)
+    const fixed = KubeletConfig.fixed(cluster, options)
+    assert.deepInclude(fixed, {
+      enforceNodeAllocatable: ["pods"],
+      kubeReservedCgroup: null,
+      systemReservedCgroup: null,
+      systemCgroups: null,
+    })
   })
-  it("runs no programs of others, and keeps to seccomp", () => {
-    assert.match(config.volumePluginDir, /^\/lib\//u)
-    assert.isTrue(config.seccompDefault)
-    assert.isFalse(config.makeIPTablesUtilChains)
+  it("runs no programs of others", () => {
+    assert.match(KubeletConfig.fixed(cluster, options).volumePluginDir, /^\/lib\//u)
+    assert.isFalse(KubeletConfig.base(cluster, tls).makeIPTablesUtilChains)
   })
 })
 
@@ -226,7 +246,7 @@ describe("kubelet-config", () => {
   )
   // What the kernel shows where pseudo-filesystems mounts it.
   const made = (options: TestMachine.TestMachineOptions = {}) => {
-    const machine = TestMachine.make({ ...options, files: { "/proc/": "" } })
+    const machine = TestMachine.make({ ...options, files: { "/proc/": "", ...options.files } })
     return Effect.as(
       machine.kernel.mount({ source: "proc", target: "/proc", fstype: "proc", flags: [] }),
       machine,
@@ -235,41 +255,121 @@ describe("kubelet-config", () => {
   const stage = KubeletConfigFile.make({ containerRuntimeEndpoint: "unix:///run/x.sock" })
   const up = (machine: TestMachine.TestMachine) =>
     Layer.build(stage.layer).pipe(Effect.provide(Layer.merge(before, TestMachine.platform(machine))))
+  const written = (machine: TestMachine.TestMachine, mode: Mode = { _tag: "Standalone" }, name = "node-7") =>
+    Effect.flatMap(up(machine), (services) =>
+      Context.get(services, KubeletConfigFile.KubeletConfigFile)
+        .write(mode, name)
+        .pipe(Effect.provide(TestMachine.platform(machine))),
+    )
+  const DIRECTORY = "/run/kios/kubelet"
+  const dropIns = (machine: TestMachine.TestMachine) => machine.kernel.readDirectory(`${DIRECTORY}/config.d`)
+
   it.effect("writes the configuration, a certificate and its key, for root only", () =>
     Effect.gen(function* () {
       const machine = yield* made()
-      const { path } = Context.get(yield* up(machine), KubeletConfigFile.KubeletConfigFile)
-      assert.strictEqual(path, "/run/kios/kubelet/config.json")
-      assert.strictEqual(machine.modeOf("/run/kios/kubelet"), 0o700)
-      const config = JSON.parse(machine.read(path)) as ReturnType<typeof KubeletConfig.standalone>
-      assert.strictEqual(config.containerRuntimeEndpoint, "unix:///run/x.sock")
-      assert.strictEqual(config.staticPodPath, "/etc/kubernetes/manifests")
+      assert.deepStrictEqual(yield* written(machine), [
+        `--config=${DIRECTORY}/config.json`,
+        `--config-dir=${DIRECTORY}/config.d`,
+      ])
+      assert.strictEqual(machine.modeOf(DIRECTORY), 0o700)
+      const config = JSON.parse(machine.read(`${DIRECTORY}/config.json`)) as ReturnType<
+        typeof KubeletConfig.base
+      >
       // The machine has no image in RAM: half of its 512 MiB would do for 256 MiB of daemons.
       assert.deepStrictEqual((config as unknown as ReturnType<typeof reservations>).kubeReserved, {
         cpu: "50m",
         memory: "208Mi",
         pid: "768",
       })
-      for (const file of [path, config.tlsCertFile, config.tlsPrivateKeyFile])
+      assert.deepStrictEqual(yield* dropIns(machine), ["90-node.conf", "99-kios.conf"])
+      const fixed = JSON.parse(machine.read(`${DIRECTORY}/config.d/99-kios.conf`)) as object
+      assert.deepInclude(fixed, {
+        containerRuntimeEndpoint: "unix:///run/x.sock",
+        staticPodPath: "/etc/kubernetes/manifests",
+      })
+      for (const file of [`${DIRECTORY}/config.json`, config.tlsCertFile, config.tlsPrivateKeyFile])
         assert.strictEqual(machine.modeOf(file), 0o600)
       const certificate = new X509Certificate(machine.read(config.tlsCertFile))
       assert.strictEqual(certificate.subjectAltName, "DNS:node-7")
       assert.isTrue(certificate.checkPrivateKey(createPrivateKey(machine.read(config.tlsPrivateKeyFile))))
     }),
   )
+  it.effect(
+    "has the kubelet merge its owner's files between its own, those that are there at that time",
+    () =>
+      Effect.gen(function* () {
+        const machine = yield* made()
+        yield* written(machine)
+        machine.write({
+          "/etc/kubernetes/config.yaml": "maxPods: 9\n",
+          "/etc/kubernetes/kubelet.conf.d/99-z.conf": "x",
+          "/etc/kubernetes/kubelet.conf.d/README": "x",
+        })
+        yield* written(machine)
+        assert.deepStrictEqual(yield* dropIns(machine), [
+          "10-config.conf",
+          "50-99-z.conf",
+          "90-node.conf",
+          "99-kios.conf",
+        ])
+        const target = yield* machine.kernel.readLink(`${DIRECTORY}/config.d/10-config.conf`)
+        assert.strictEqual(target, "/etc/kubernetes/config.yaml")
+        yield* machine.kernel.unlink("/etc/kubernetes/config.yaml")
+        machine.write({ "/etc/kubernetes/config.yaml": "" })
+        yield* machine.kernel.unlink("/etc/kubernetes/kubelet.conf.d/99-z.conf")
+        yield* written(machine)
+        assert.deepStrictEqual(yield* dropIns(machine), ["90-node.conf", "99-kios.conf"])
+      }),
+  )
+  it.effect("lets clients of the cluster's authority in when there is its certificate", () =>
+    Effect.gen(function* () {
+      const machine = yield* made()
+      const mode = { _tag: "Cluster", bootstrap: false } as const
+      const flags = yield* written(machine, mode)
+      assert.deepStrictEqual(flags.slice(2), [
+        "--kubeconfig=/etc/kubernetes/kubelet.conf",
+        "--cert-dir=/var/lib/kubelet/pki",
+      ])
+      assert.notInclude(machine.read(`${DIRECTORY}/config.json`), "clientCAFile")
+      machine.write({ "/etc/kubernetes/pki/ca.crt": "x" })
+      yield* written(machine, mode)
+      assert.include(machine.read(`${DIRECTORY}/config.json`), '"clientCAFile": "/etc/kubernetes/pki/ca.crt"')
+    }),
+  )
+  it.effect("finds profiles of /etc/seccomp where the kubelet looks, and leaves what is there", () =>
+    Effect.gen(function* () {
+      const machine = yield* made()
+      yield* written(machine)
+      yield* written(machine)
+      assert.strictEqual(yield* machine.kernel.readLink("/var/lib/kubelet/seccomp"), "/etc/seccomp")
+      const other = yield* made({ files: { "/var/lib/kubelet/seccomp/own.json": "{}" } })
+      yield* written(other)
+      assert.deepStrictEqual(yield* other.kernel.readDirectory("/var/lib/kubelet/seccomp"), ["own.json"])
+    }),
+  )
+  it.effect("a node of another name has another certificate", () =>
+    Effect.gen(function* () {
+      const machine = yield* made()
+      yield* written(machine, { _tag: "Standalone" }, "node-8")
+      const certificate = new X509Certificate(machine.read(`${DIRECTORY}/tls.crt`))
+      assert.strictEqual(certificate.subjectAltName, "DNS:node-8")
+    }),
+  )
   for (const [what, errno, path] of [
     ["mkdir", "EROFS", undefined],
     ["read", "EIO", "/proc/meminfo"],
     ["open", "EMFILE", "/proc/sys/kernel/threads-max"],
-    ["write", "ENOSPC", "/run/kios/kubelet/tls.crt"],
-    ["write", "EIO", "/run/kios/kubelet/tls.key"],
-    ["open", "EACCES", "/run/kios/kubelet/config.json"],
+    ["write", "ENOSPC", `${DIRECTORY}/tls.crt`],
+    ["write", "EIO", `${DIRECTORY}/tls.key`],
+    ["open", "EACCES", `${DIRECTORY}/config.json`],
+    ["write", "ENOSPC", `${DIRECTORY}/config.d/99-kios.conf`],
+    ["scandir", "EIO", "/etc/kubernetes/kubelet.conf.d"],
   ] as const)
-    it.effect(`${what} ${path ?? ""}: ${errno} is a failed boot`, () =>
+    it.effect(`${what} ${path ?? ""}: ${errno} is an error, of the boot or of the start`, () =>
       Effect.gen(function* () {
         const machine = yield* made()
         machine.failOn(what, errno, path === undefined ? {} : { path })
-        const error = yield* Effect.flip(up(machine))
+        const error = yield* Effect.flip(written(machine))
         assert.strictEqual((error as { readonly errno?: string }).errno, errno)
       }),
     )

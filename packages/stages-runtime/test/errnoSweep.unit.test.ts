@@ -2,16 +2,25 @@
 import { assert, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { fileURLToPath } from "node:url"
+import * as Pipeline from "@kios/core/Pipeline"
 import * as ErrnoSweep from "@kios/core/testing/ErrnoSweep"
 import { makeFakeContainerd } from "./containerd/support/FakeContainerd.ts"
 import { tempDir } from "./containerd/support/http2Server.ts"
-import { backupOnlyDisk, enlargedDisk, importing, node, pipeline } from "./referenceNode.ts"
+import {
+  backupOnlyDisk,
+  enlargedDisk,
+  importing,
+  kubelet,
+  kubeletNode,
+  node,
+  pipeline,
+} from "./referenceNode.ts"
 
 const page = fileURLToPath(new URL("../../../docs/errno-sweep.md", import.meta.url))
 
 const header = (boots: number, sites: number) => `# Errno sweep
 
-What becomes of a node when a system call fails while it boots. The stages of the reference distro, all but \`kubelet\` (whose readiness is a real TCP port), were booted in memory ${boots} times, with one of ${sites} calls failing once in each boot. \`packages/stages-runtime/test/errnoSweep.unit.test.ts\` does it and fails when this page is out of date (\`vitest -u\` writes it), or when a boot ends in a way that no stage declares.
+What becomes of a node when a system call fails while it boots. The stages of the reference distro were booted in memory ${boots} times, with one of ${sites} calls failing once in each boot. \`packages/stages-runtime/test/errnoSweep.unit.test.ts\` does it and fails when this page is out of date (\`vitest -u\` writes it), or when a boot ends in a way that no stage declares.
 
 - **failed**: the stage is required, and the boot failed naming it and the errno; or another stage failed that the tolerance says can not do without.
 - **degraded**: the stage is optional, and the boot report says that it failed, naming the errno.
@@ -19,7 +28,7 @@ What becomes of a node when a system call fails while it boots. The stages of th
 - **retried**: the supervisor started the process again, and it came up.
 - **unaffected**: a call of no stage (the boot report's own), which must never fail a boot.
 
-The boots: on a node with a data partition, every call; on a node without one, and with \`datapart=LABEL=\`, those of the stages that then do something else; with an enlarged disk and \`datapart.grow\`, those of \`disk-grow\`; with a lost partition table, those of \`data-partition\`; and \`image-preload\` once more, with an archive that is imported. Which errnos: \`errnos\` in \`@kios/core/testing/ErrnoSweep\`.
+The boots: on a node with a data partition, every call; on a node without one, and with \`datapart=LABEL=\`, those of the stages that then do something else; with an enlarged disk and \`datapart.grow\`, those of \`disk-grow\`; with a lost partition table, those of \`data-partition\`; \`image-preload\` once more, with an archive that is imported; and \`kubelet\` on a node that is ready for it, with every file that its owner may write. Which errnos: \`errnos\` in \`@kios/core/testing/ErrnoSweep\`.
 `
 
 it.live(
@@ -27,7 +36,7 @@ it.live(
   () =>
     Effect.gen(function* () {
       const fake = yield* makeFakeContainerd(`${yield* tempDir}/c.sock`)
-      const boot = pipeline(fake.address)
+      const boot = Pipeline.without(pipeline(fake.address), "kubelet")
       const persistent = ["data-partition", "etc-overlay", "machine-id", "hostname"]
       const sweeps = [
         yield* ErrnoSweep.sweep({ pipeline: boot, machine: () => node({ died: true }) }),
@@ -56,6 +65,11 @@ it.live(
           machine: () => node({ files: { "/lib/kios/images/pause.tar": "x" } }),
           only: ({ stage }) => stage === "image-preload",
         }),
+        yield* ErrnoSweep.sweep({
+          pipeline: kubelet,
+          machine: kubeletNode,
+          only: ({ stage }) => stage === "kubelet",
+        }),
       ]
       assert.strictEqual(ErrnoSweep.describe(sweeps.flatMap((one) => one.undeclared)), "")
       // What this machine has no call for; the stages' own tests do.
@@ -78,5 +92,5 @@ it.live(
         ).toMatchFileSnapshot(page),
       )
     }),
-  300_000,
+  900_000,
 )

@@ -1,10 +1,13 @@
 // The reference distro's stages and a machine in memory that they boot on.
 import { Effect, Layer } from "effect"
+import * as Liveness from "@kios/core/Liveness"
 import * as Pipeline from "@kios/core/Pipeline"
+import * as Readiness from "@kios/core/Readiness"
 import * as Stage from "@kios/core/Stage"
 import * as TestDisks from "@kios/core/testing/TestDisks"
 import * as TestMachine from "@kios/core/testing/TestMachine"
 import { forever } from "@kios/core/testing/TestPrograms"
+import * as Kubelet from "@kios/stages-kubelet/Kubelet"
 import * as KubeletConfigFile from "@kios/stages-kubelet/KubeletConfigFile"
 import * as Cgroups from "@kios/stages-mount/Cgroups"
 import * as DataPartition from "@kios/stages-mount/DataPartition"
@@ -28,6 +31,8 @@ import * as PreviousBoot from "@kios/stages-runtime/PreviousBoot"
 import * as RemainingPods from "@kios/stages-runtime/RemainingPods"
 import * as Sysctl from "@kios/stages-runtime/Sysctl"
 import * as Watchdog from "@kios/stages-runtime/Watchdog"
+import { kubeconfig } from "../../stages-kubelet/test/life.ts"
+import * as Node from "../../stages-kubelet/test/ready.ts"
 
 const release = "6.12.0-test"
 const modules = KernelModules.stages({
@@ -35,7 +40,11 @@ const modules = KernelModules.stages({
   node: ["br_netfilter"],
   pods: ["xt_comment"],
 })
-/** All but the kubelet itself, with containerd at an address. */
+const kubeletStage = Kubelet.make({
+  readiness: Readiness.immediate,
+  liveness: Liveness.make("nothing", Effect.void),
+})
+/** With containerd at an address, and a kubelet that is ready as soon as it runs. */
 export const pipeline = (address: string) =>
   Pipeline.make([
     RootSwitch.stage,
@@ -62,6 +71,7 @@ export const pipeline = (address: string) =>
     Hostname.stage,
     PodMilestones.stage,
     KubeletConfigFile.make({ containerRuntimeEndpoint: `unix://${address}` }),
+    kubeletStage,
   ])
 
 /** What an import that succeeds needs: the archives are read by no kernel of ours. */
@@ -78,6 +88,50 @@ export const importing = Pipeline.make([
   }),
   ImagePreload.stage,
 ])
+
+/** The kubelet's own stages, on a node that is ready for it. */
+export const kubelet = Pipeline.make([
+  Stage.make({
+    name: "node",
+    description: "what is there before the kubelet is",
+    provides: [
+      Node.Cgroups,
+      Node.ContainerRuntime,
+      Node.EphemeralFilesystems,
+      Node.Etc,
+      Node.Hostname,
+      Node.Images,
+      Node.Loopback,
+      Node.Modules,
+      Node.Sysctls,
+    ],
+    layer: Node.ready,
+  }),
+  KubeletConfigFile.make({ containerRuntimeEndpoint: "unix:///run/x.sock" }),
+  kubeletStage,
+])
+
+/** A machine for it, with all the files that its owner may write. */
+export const kubeletNode = () =>
+  TestMachine.make({
+    programs: { "/bin/kubelet": forever },
+    files: {
+      "/proc/meminfo": "MemTotal: 1024 kB\n",
+      "/proc/sys/kernel/threads-max": "7000\n",
+      "/cg/kubelet/cgroup.procs": "",
+      "/run/kios/log/": "",
+      "/var/lib/": "",
+      "/etc/kubernetes/bootstrap-kubelet.conf": kubeconfig(),
+      "/etc/kubernetes/config.yaml": "kind: KubeletConfiguration\n",
+      "/etc/kubernetes/kubelet.conf.d/50-pods.conf": "{}",
+      "/etc/kubernetes/node-labels": "a=b\n",
+      "/etc/kubernetes/node-taints": "a=b:NoSchedule\n",
+      "/etc/kubernetes/node-ip": "10.0.0.7\n",
+      "/etc/kubernetes/provider-id": "x://y\n",
+      "/etc/kubernetes/credential-providers.yaml": "x",
+      "/var/lib/kubelet/credential-providers/ecr": "x",
+    },
+  })
 
 /** A disk with a data partition that has a host name. */
 const dataDisk = () =>
@@ -146,7 +200,7 @@ export const node = (
       "/lib64/ld.so": "",
       ...options.files,
     },
-    programs: { "/bin/containerd": forever },
+    programs: { "/bin/containerd": forever, "/bin/kubelet": forever },
     modules: {
       overlay: { filesystems: ["overlay"] },
       virtio_blk: {
