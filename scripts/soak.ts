@@ -47,6 +47,13 @@ const runs: ReadonlyArray<Run> = [
     findings: [],
   },
   {
+    name: "images",
+    what: "1, 10 and 50 images imported, and again when they are there",
+    project: "kernel",
+    tests: ["packages/stages-runtime/test/containerd/imports.kernel.test.ts"],
+    findings: ["image-imports"],
+  },
+  {
     name: "node",
     what: "a node in a virtual machine: containerd and the kubelet killed 200 times each",
     project: "vm",

@@ -1,15 +1,18 @@
 /**
  * Container images that are there before there is a network: OCI archives in
- * the image, imported through containerd's own API.
+ * the image and on the data partition, imported through containerd's own API.
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
 import { BootReport } from "@kios/core/BootReport"
 import { Kernel } from "@kios/core/Kernel"
 import * as Stage from "@kios/core/Stage"
+import { DataPartition } from "@kios/core/capabilities/DataPartition"
 import { Images } from "@kios/core/capabilities/Images"
 import * as ImageArchives from "./ImageArchives.ts"
 import { ContainerdClient, pinnedImageLabels } from "./containerd/ContainerdClient.ts"
+import type { ImageImportError } from "./containerd/ImageImport.ts"
 
 /**
  * Where the image carries archives.
@@ -24,27 +27,87 @@ import { ContainerdClient, pinnedImageLabels } from "./containerd/ContainerdClie
 export const DIRECTORY = "/lib/kios/images"
 
 /**
- * The stage, for a directory of one's own. An archive that is broken is told
- * by name and skipped; the others are imported, and then unlinked: they are in
- * RAM. Images are pinned, so that the kubelet's garbage collection leaves them
- * alone.
+ * Where the data partition has archives: its directory `/data/images`.
  *
  * @example
  * ```ts
  * import * as ImagePreload from "@kios/stages-runtime/ImagePreload"
  *
- * const preload = ImagePreload.make("/lib/my-images")
+ * const archive = `${ImagePreload.DATA_DIRECTORY}/my-agent.tar`
  * ```
  */
-export const make = (directory: string) =>
+export const DATA_DIRECTORY = "/run/kios/data/data/images"
+
+// containerd died or was restarted during the import: that is no fault of the archive.
+const interrupted = (error: ImageImportError) =>
+  error.grpc !== undefined && ["UNAVAILABLE", "CANCELLED"].includes(error.grpc.code)
+
+/** The archives of a directory; none when there is no such directory. */
+const archivesOf = Effect.fnUntraced(function* (directory: string) {
+  const kernel = yield* Kernel
+  const names = yield* Effect.catch(kernel.readDirectory(directory), (error) =>
+    Effect.as(
+      error.errno === "ENOENT" ? Effect.void : Effect.logError(`no image was imported: ${error.message}`),
+      [],
+    ),
+  )
+  return names.filter((name) => name.endsWith(".tar")).sort()
+})
+
+/** Has containerd have the images of each archive; what is broken is told by name and skipped. */
+const importAll = Effect.fnUntraced(function* (directory: string, archives: ReadonlyArray<string>) {
+  const containerd = yield* ContainerdClient
+  const done = { names: [] as Array<string>, archives: [] as Array<string>, imported: 0 }
+  for (const archive of archives) {
+    yield* containerd
+      .importImage({ archive: `${directory}/${archive}`, labels: pinnedImageLabels, unlessThere: true })
+      .pipe(
+        Effect.retry({ while: interrupted, schedule: Schedule.spaced("2 seconds"), times: 10 }),
+        Effect.map((images) => {
+          done.archives.push(archive)
+          done.names.push(...images.map(({ name }) => name))
+          done.imported += images.filter(({ wasThere }) => wasThere !== true).length
+        }),
+        Effect.catch((error) => Effect.logError(`image archive ${archive} was skipped: ${error.message}`)),
+      )
+  }
+  return done
+})
+
+/** Numbers of images for a milestone. */
+const counts = (done: { readonly names: ReadonlyArray<string>; readonly imported: number }) => ({
+  count: String(done.names.length),
+  imported: String(done.imported),
+})
+
+/**
+ * The stage, for directories of one's own. It is up when the images of
+ * `directory` are in containerd; those of `dataDirectory` follow in the
+ * background, so that no number of them delays the kubelet. An archive is sent
+ * only when containerd does not have its images yet, by digest. One that is
+ * broken is told by name and skipped. The archives of `directory` are unlinked
+ * when they are in: they are in RAM. Images are pinned, so that the kubelet's
+ * garbage collection leaves them alone.
+ *
+ * Milestones: `images-ready`, and `data-images-ready` when the data partition
+ * has archives; each with how many images there are and how many were imported.
+ *
+ * @example
+ * ```ts
+ * import * as ImagePreload from "@kios/stages-runtime/ImagePreload"
+ *
+ * const preload = ImagePreload.make("/lib/my-images", "/run/kios/data/my-images")
+ * ```
+ */
+export const make = (directory: string, dataDirectory: string) =>
   Stage.make({
     name: "image-preload",
     description: "import the images that need no registry",
     criticality: "optional",
-    requires: [ContainerdClient],
+    requires: [ContainerdClient, DataPartition],
     provides: [Images],
     tolerates: [
-      { operation: "readDirectory", errno: ["ENOENT"], because: "the image has none", silent: true },
+      { operation: "readDirectory", errno: ["ENOENT"], because: "there are none", silent: true },
       { operation: "readDirectory", because: "registries have images, too" },
       ...ImageArchives.tolerances,
     ],
@@ -52,37 +115,18 @@ export const make = (directory: string) =>
     layer: Layer.effect(
       Images,
       Effect.gen(function* () {
-        const kernel = yield* Kernel
-        const containerd = yield* ContainerdClient
         const report = yield* BootReport
-        const archives = (yield* Effect.catch(kernel.readDirectory(directory), (error) =>
-          Effect.as(
-            error.errno === "ENOENT"
-              ? Effect.void
-              : Effect.logError(`no image was imported: ${error.message}`),
-            [],
-          ),
-        )).filter((name) => name.endsWith(".tar"))
-        const names: Array<string> = []
-        const imported: Array<string> = []
-        for (const archive of archives) {
-          yield* containerd
-            .importImage({ archive: `${directory}/${archive}`, labels: pinnedImageLabels })
-            .pipe(
-              Effect.tap((images) =>
-                Effect.sync(() => {
-                  imported.push(archive)
-                  names.push(...images.map((image) => image.name))
-                }),
-              ),
-              Effect.catch((error) =>
-                Effect.logError(`image archive ${archive} was skipped: ${error.message}`),
-              ),
-            )
-        }
-        yield* ImageArchives.release(directory, imported)
-        yield* report.milestone("images-ready", { count: String(names.length) })
-        return { names }
+        const { device } = yield* DataPartition
+        const own = yield* importAll(directory, yield* archivesOf(directory))
+        yield* ImageArchives.release(directory, own.archives)
+        yield* report.milestone("images-ready", counts(own))
+        const data = device === undefined ? [] : yield* archivesOf(dataDirectory)
+        if (data.length > 0)
+          yield* importAll(dataDirectory, data).pipe(
+            Effect.tap((done) => report.milestone("data-images-ready", counts(done))),
+            Effect.forkScoped,
+          )
+        return { names: own.names }
       }),
     ),
   })
@@ -97,4 +141,4 @@ export const make = (directory: string) =>
  * const waitsFor = ImagePreload.stage.requires.map((key) => key.key)
  * ```
  */
-export const stage = make(DIRECTORY)
+export const stage = make(DIRECTORY, DATA_DIRECTORY)

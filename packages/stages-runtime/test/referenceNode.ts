@@ -7,6 +7,7 @@ import * as Stage from "@kios/core/Stage"
 import * as TestDisks from "@kios/core/testing/TestDisks"
 import * as TestMachine from "@kios/core/testing/TestMachine"
 import { forever } from "@kios/core/testing/TestPrograms"
+import { DataPartition as DataPartitionService } from "@kios/core/capabilities/DataPartition"
 import * as Kubelet from "@kios/stages-kubelet/Kubelet"
 import * as KubeletConfigFile from "@kios/stages-kubelet/KubeletConfigFile"
 import * as Cgroups from "@kios/stages-mount/Cgroups"
@@ -85,6 +86,12 @@ export const importing = Pipeline.make([
     layer: Layer.succeed(ContainerdClient, {
       importImage: () => Effect.succeed([{ name: "pause" }]),
     } as unknown as ContainerdClient["Service"]),
+  }),
+  Stage.make({
+    name: "no-data-partition",
+    description: "a node that lives in RAM",
+    provides: [DataPartitionService],
+    layer: Layer.succeed(DataPartitionService, { device: undefined }),
   }),
   ImagePreload.stage,
 ])

@@ -15,6 +15,8 @@ import { PodSweep } from "@kios/core/capabilities/PodSweep"
 import * as Containerd from "@kios/stages-runtime/Containerd"
 import * as ContainerdConfig from "@kios/stages-runtime/ContainerdConfig"
 import { ContainerdClient } from "@kios/stages-runtime/containerd/ContainerdClient"
+import { GrpcError } from "@kios/stages-runtime/containerd/GrpcStatus"
+import { ImageImportError } from "@kios/stages-runtime/containerd/ImageImport"
 import type { TaskStart } from "@kios/stages-runtime/containerd/TaskStarts"
 import * as ImagePreload from "@kios/stages-runtime/ImagePreload"
 import * as PodMilestones from "@kios/stages-runtime/PodMilestones"
@@ -122,15 +124,20 @@ describe("image-preload", () => {
     "/lib/kios/images/c.tar": "",
     "/lib/kios/images/README": "",
   }
-  const importing = (asked: Array<string>) =>
-    client({
-      importImage: ({ archive }) => {
-        asked.push(archive)
-        return archive.includes("broken")
-          ? Effect.fail(new Error("unexpected EOF") as never)
-          : Effect.succeed([{ name: `image of ${archive}` }] as never)
-      },
-    })
+  const importing = (asked: Array<string>, device?: string) =>
+    Layer.merge(
+      Layer.succeed(DataPartition, { device }),
+      client({
+        importImage: ({ archive, unlessThere }) => {
+          assert.isTrue(unlessThere)
+          asked.push(archive)
+          const name = `image of ${archive}`
+          return archive.includes("broken")
+            ? Effect.fail(new Error("unexpected EOF") as never)
+            : Effect.succeed([archive.includes("there") ? { name, wasThere: true } : { name }] as never)
+        },
+      }),
+    )
   it.effect("imports every archive, and skips a broken one by name", () =>
     Effect.gen(function* () {
       const machine = TestMachine.make({ files })
@@ -145,12 +152,69 @@ describe("image-preload", () => {
         "image of /lib/kios/images/c.tar",
       ])
       assert.include(machine.kmsg, "err error image archive broken.tar was skipped: unexpected EOF")
-      assert.include(machine.kmsg, "notice milestone images-ready count=2")
+      assert.include(machine.kmsg, "notice milestone images-ready count=2 imported=2")
       // Those that were imported are gone, and their memory with them.
       assert.deepStrictEqual(yield* machine.kernel.readDirectory("/lib/kios/images"), [
         "README",
         "broken.tar",
       ])
+    }),
+  )
+  const data = {
+    "/run/kios/data/data/images/agent.tar": "",
+    "/run/kios/data/data/images/broken-too.tar": "",
+    "/run/kios/data/data/images/there.tar": "",
+  }
+  it.effect("those of the data partition follow in the background, and stay where they are", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make({ files: { ...files, ...data } })
+      const asked: Array<string> = []
+      const services = yield* up(ImagePreload.stage, machine, importing(asked, "/dev/vda1"))
+      // What the kubelet waits for is of the image alone.
+      assert.deepStrictEqual(Context.get(services, Images).names.length, 2)
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(
+        asked.slice(3),
+        ["agent", "broken-too", "there"].map((name) => `/run/kios/data/data/images/${name}.tar`),
+      )
+      assert.include(machine.kmsg, "err error image archive broken-too.tar was skipped: unexpected EOF")
+      assert.include(machine.kmsg, "notice milestone data-images-ready count=2 imported=1")
+      assert.lengthOf(yield* machine.kernel.readDirectory("/run/kios/data/data/images"), 3)
+    }),
+  )
+  it.effect("a directory of that name on a node without a data partition is not looked at", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make({ files: data })
+      const asked: Array<string> = []
+      yield* up(ImagePreload.stage, machine, importing(asked))
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(asked, [])
+    }),
+  )
+  it.effect("an import that containerd's restart has cut is done again", () =>
+    Effect.gen(function* () {
+      const machine = TestMachine.make({ files: { "/lib/kios/images/a.tar": "" } })
+      let asked = 0
+      const cut = new ImageImportError({
+        archive: "a.tar",
+        reason: "UNAVAILABLE",
+        grpc: new GrpcError({ method: "Transfer", address: "c.sock", code: "UNAVAILABLE", reason: "reset" }),
+      })
+      const containerd = client({
+        importImage: () =>
+          Effect.suspend(() => (asked++ < 2 ? Effect.fail(cut) : Effect.succeed([{ name: "a" }] as never))),
+      })
+      const fiber = yield* Effect.forkChild(
+        up(
+          ImagePreload.stage,
+          machine,
+          Layer.merge(containerd, Layer.succeed(DataPartition, { device: undefined })),
+        ),
+        { startImmediately: true },
+      )
+      yield* TestClock.adjust("4 seconds")
+      assert.deepStrictEqual(Context.get(yield* Fiber.join(fiber), Images).names, ["a"])
+      assert.deepStrictEqual(yield* machine.kernel.readDirectory("/lib/kios/images"), [])
     }),
   )
   // As the root switch leaves it: the image's filesystem is read-only, and so is its mount.

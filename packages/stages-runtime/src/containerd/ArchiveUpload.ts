@@ -20,8 +20,8 @@ export class FileUnreadable extends Data.TaggedError("FileUnreadable")<{
 /** A file opened for reading. */
 export interface OpenFile {
   readonly size: number
-  /** Fills `into` as far as it can and gives the number of bytes, 0 at the end. */
-  readonly read: (into: Uint8Array) => Effect.Effect<number, FileUnreadable>
+  /** Fills `into` as far as it can from `position` on and gives the number of bytes, 0 at the end. */
+  readonly read: (into: Uint8Array, position: number) => Effect.Effect<number, FileUnreadable>
 }
 
 /** Opens a regular file for as long as the scope lives; other kinds of files and empty ones are refused. */
@@ -43,9 +43,9 @@ export const openFile = (path: string): Effect.Effect<OpenFile, FileUnreadable, 
     )
     return {
       size: stat.size,
-      read: (into) =>
+      read: (into, position) =>
         Effect.map(
-          attempt(() => handle.read(into, 0, into.length)),
+          attempt(() => handle.read(into, 0, into.length, position)),
           (r) => r.bytesRead,
         ),
     }
@@ -104,13 +104,15 @@ export const upload = (
     )
     const sends = Effect.gen(function* () {
       const data = Streaming.makeDataFrame(chunkBytes)
+      let position = 0
       while (true) {
         while (window.granted <= 0 && !window.over) {
           yield* news.close
           if (window.granted <= 0 && !window.over) yield* news.await
         }
         if (window.over) return
-        const n = yield* file.read(data.payload.subarray(0, Math.min(chunkBytes, window.granted)))
+        const n = yield* file.read(data.payload.subarray(0, Math.min(chunkBytes, window.granted)), position)
+        position += n
         if (n === 0) return yield* call.closeSend
         yield* call.sendFrame(data.frame(n))
         window.granted -= n

@@ -5,6 +5,7 @@
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as ArchiveIndex from "./ArchiveIndex.ts"
 import * as ArchiveUpload from "./ArchiveUpload.ts"
 import type { Grpc } from "./Grpc.ts"
 import { GrpcError } from "./GrpcStatus.ts"
@@ -23,6 +24,11 @@ export interface ImportRequest {
   readonly namePrefix?: string
   /** Unpack the layers now. When absent, the first container of the image does it. */
   readonly unpack?: Transfer.Unpack
+  /**
+   * Send nothing when containerd has all images that the archive names, with these digests and labels, and
+   * they are whole. It takes an uncompressed archive with an index.json to tell; others are imported.
+   */
+  readonly unlessThere?: boolean
 }
 
 /** An image that an import saved. */
@@ -30,6 +36,8 @@ export interface ImportedImage {
   readonly name: string
   /** Digest of its manifest or index. */
   readonly digest: string
+  /** It was there before, and nothing was sent. */
+  readonly wasThere?: true
 }
 
 /**
@@ -70,6 +78,39 @@ const prefixOf = (archive: string): string => {
   return `localhost/${name === "" ? "image" : name}`
 }
 
+/** The archive's images, if all of them are there and whole. */
+const alreadyThere = (
+  grpc: Grpc,
+  namespace: string,
+  file: ArchiveUpload.OpenFile,
+  prefix: string,
+  labels: Readonly<Record<string, string>>,
+) =>
+  Effect.gen(function* () {
+    const archived = yield* ArchiveIndex.readIndex(file)
+    if (archived === undefined || archived.length === 0) return undefined
+    // Those of these digests alone: a node has hundreds of others.
+    const filters = archived.map(({ digest }) => `target.digest=="${digest}"`)
+    const there = yield* grpc.unary(
+      Images.list,
+      Images.encodeListRequest(filters),
+      Images.decodeListResponse,
+      {
+        namespace,
+        timeout: "10 seconds",
+      },
+    )
+    const records = ArchiveIndex.recordsOf(archived, prefix, labels, there)
+    if (records === undefined) return undefined
+    const whole = yield* Effect.forEach(records, ({ digest }) => checkImage(grpc, namespace, digest)).pipe(
+      Effect.as(true),
+      Effect.catchTag("ImageIncomplete", () => Effect.succeed(false)),
+    )
+    return whole
+      ? records.map(({ digest, name }): ImportedImage => ({ name, digest, wasThere: true }))
+      : undefined
+  })
+
 /**
  * Imports `request.archive` into `namespace` and gives what was saved.
  *
@@ -98,6 +139,11 @@ export const importImage = (
 ): Effect.Effect<ReadonlyArray<ImportedImage>, ImageImportError> =>
   Effect.gen(function* () {
     const file = yield* ArchiveUpload.openFile(request.archive)
+    const namePrefix = request.namePrefix ?? prefixOf(request.archive)
+    if (request.unlessThere === true) {
+      const there = yield* alreadyThere(grpc, namespace, file, namePrefix, request.labels ?? {})
+      if (there !== undefined) return there
+    }
     const openStream = (kind: string) =>
       Effect.gen(function* () {
         const id = streamId(kind)
@@ -124,7 +170,7 @@ export const importImage = (
         Transfer.encodeImport({
           stream: archive.id,
           progressStream: progress.id,
-          namePrefix: request.namePrefix ?? prefixOf(request.archive),
+          namePrefix,
           labels: request.labels ?? {},
           unpack: request.unpack,
         }),

@@ -151,6 +151,33 @@ export const contract = (subject: Effect.Effect<Subject, never, Scope.Scope>) =>
       assert.lengthOf(yield* client.importImage({ archive: `${dir}/app.tar`, labels: pinnedImageLabels }), 1)
     }))
 
+  test("what is there by name, digest and labels, and is whole, is not sent again", ({ address }) =>
+    Effect.gen(function* () {
+      const dir = yield* tempDir
+      const client = yield* make(address)
+      const archive = `${dir}/agent.tar`
+      const ensure = client.importImage({ archive, labels: pinnedImageLabels, unlessThere: true })
+      const digest = writeOciArchive(archive, { name: "kios.test/agent:1", ref: "1", layerBytes: 70_000 })
+      assert.deepStrictEqual(yield* ensure, [{ name: "kios.test/agent:1", digest }])
+      assert.deepStrictEqual(yield* ensure, [{ name: "kios.test/agent:1", digest, wasThere: true }])
+      // Other content under the same name, of the same size.
+      const other = writeOciArchive(archive, { name: "kios.test/agent:1", ref: "2", layerBytes: 70_001 })
+      assert.deepStrictEqual(yield* ensure, [{ name: "kios.test/agent:1", digest: other }])
+      // The same content under another name.
+      writeOciArchive(archive, { name: "kios.test/agent:2", layerBytes: 70_001 })
+      assert.deepStrictEqual(yield* ensure, [{ name: "kios.test/agent:2", digest: other }])
+      // An image that a pull brought has not the labels.
+      const labels = { ...pinnedImageLabels, "kios.test/more": "yes" }
+      const more = client.importImage({ archive, labels, unlessThere: true })
+      assert.deepStrictEqual(yield* more, [{ name: "kios.test/agent:2", digest: other }])
+      // Only a tag: named after the file.
+      const tagged = writeOciArchive(archive, { ref: "3.10", layerBytes: 3 })
+      assert.deepStrictEqual(yield* ensure, [{ name: "localhost/agent:3.10", digest: tagged }])
+      assert.deepStrictEqual(yield* ensure, [
+        { name: "localhost/agent:3.10", digest: tagged, wasThere: true },
+      ])
+    }))
+
   test("an image with only a tag is named after the prefix or the file", ({ address }) =>
     Effect.gen(function* () {
       const dir = yield* tempDir
