@@ -7,8 +7,10 @@ import * as path from "node:path"
 import { build as buildImage, type Build } from "../Build.ts"
 import { Environment } from "../components/Environment.ts"
 import { Progress } from "../components/Progress.ts"
+import { withPolicy } from "../ImagePolicy.ts"
 import { profiles } from "../profiles.ts"
 import { recipe } from "../recipe.ts"
+import { BadInput } from "./BadInput.ts"
 import { buildReporter, megabytes, Output, type OutputShape, table } from "./Output.ts"
 
 /** Default path of the EFI. */
@@ -33,12 +35,22 @@ const summary = (built: Build, output: OutputShape) => {
 export const buildReference = Effect.fnUntraced(function* (
   efi: string,
   profile: keyof typeof profiles = "cloud",
-  locked = false,
+  options: { readonly locked?: boolean; readonly imagePolicy?: string } = {},
 ) {
   const output = yield* Output
   const environment = yield* Environment
-  const built = yield* buildImage({ recipe: { ...recipe, hardware: profiles[profile] }, output: efi }).pipe(
-    Effect.provideService(Environment, locked ? { ...environment, KIOS_LOCKED: "1" } : environment),
+  const plain = { ...recipe, hardware: profiles[profile] }
+  const chosen =
+    options.imagePolicy === undefined
+      ? plain
+      : yield* withPolicy(plain, options.imagePolicy).pipe(
+          Effect.mapError(({ file, reason }) => new BadInput({ file, reason })),
+        )
+  const built = yield* buildImage({ recipe: chosen, output: efi }).pipe(
+    Effect.provideService(
+      Environment,
+      options.locked === true ? { ...environment, KIOS_LOCKED: "1" } : environment,
+    ),
     Effect.provideService(Progress, buildReporter(output)),
     Effect.ensuring(Effect.sync(() => output.status(undefined))),
   )
@@ -70,6 +82,10 @@ export const buildCommand = Command.make(
       Flag.withDefault(false),
       Flag.withDescription("Fail where Debian does not serve what is pinned (KIOS_LOCKED=1 does the same)"),
     ),
+    imagePolicy: Flag.String("image-policy").pipe(
+      Flag.optional,
+      Flag.withDescription("A policy for pulls: which registries, only by digest (docs/registries.md)"),
+    ),
     json,
   },
   (flags) =>
@@ -80,6 +96,12 @@ export const buildCommand = Command.make(
         ),
       ),
       flags.profile,
-      flags.locked,
+      {
+        locked: flags.locked,
+        ...Option.match(flags.imagePolicy, {
+          onNone: () => ({}),
+          onSome: (imagePolicy) => ({ imagePolicy }),
+        }),
+      },
     ).pipe(Effect.provide(Output.layer(flags.json))),
 ).pipe(Command.withDescription("Build the EFI: obtain the components, seal init, pack the image"))

@@ -15,6 +15,8 @@ export interface ContainerdConfigOptions {
   readonly sandboxImage: string
   /** Directory of `HOST/hosts.toml` files: mirrors and private certificate authorities. */
   readonly registryConfigPath: string
+  /** Directory of programs that are asked before each pull; there need not be one. */
+  readonly imageVerifierDir: string
   readonly cniConfDir: string
   readonly cniBinDir: string
 }
@@ -35,6 +37,8 @@ export const reference: ContainerdConfigOptions = {
   address: "/run/containerd/containerd.sock",
   sandboxImage: "localhost/kios/pause:3.10.2",
   registryConfigPath: "/etc/containerd/certs.d",
+  // Of the image, which is read-only: containerd's own default is below /opt, where pods put programs.
+  imageVerifierDir: "/lib/kios/image-verifiers",
   cniConfDir: "/etc/cni/net.d",
   cniBinDir: "/opt/cni/bin",
 }
@@ -75,6 +79,9 @@ disabled_plugins = [
     sandbox = ${quote(options.sandboxImage)}
   [plugins."io.containerd.cri.v1.images".registry]
     config_path = ${quote(options.registryConfigPath)}
+
+[plugins."io.containerd.image-verifier.v1.bindir"]
+  bin_dir = ${quote(options.imageVerifierDir)}
 
 [plugins."io.containerd.cri.v1.runtime"]
   cdi_spec_dirs = []

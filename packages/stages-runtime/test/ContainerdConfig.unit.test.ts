@@ -47,7 +47,10 @@ describe("containerd's configuration", () => {
       SystemdCgroup: false,
     })
   })
-  it("lets nobody have the runtime run programs: no NRI, no CDI", () => {
+  it("lets nobody have the runtime run programs: no NRI, no CDI, no verifiers but the image's", () => {
+    assert.deepStrictEqual(config["plugins.'io.containerd.image-verifier.v1.bindir'"], {
+      bin_dir: "/lib/kios/image-verifiers",
+    })
     assert.include(config[""]?.["disabled_plugins"] as ReadonlyArray<string>, "io.containerd.nri.v1.nri")
     assert.deepStrictEqual(config["plugins.'io.containerd.cri.v1.runtime'"]?.["cdi_spec_dirs"], [])
   })

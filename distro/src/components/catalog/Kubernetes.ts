@@ -16,9 +16,9 @@ const GO = "go1.26.8"
 const directory = (name: string) => path.join(componentsDirectory, name)
 
 /** The kubelet, the container runtime and the pause program of pods, built from their modules. */
-export const kubernetes: CatalogPart<"go-bootstrap" | "containerd" | "runc" | "kubelet" | "pause"> = (
-  debian,
-) =>
+export const kubernetes: CatalogPart<
+  "go-bootstrap" | "containerd" | "runc" | "kubelet" | "pause" | "image-policy"
+> = (debian) =>
   Effect.gen(function* () {
     const go = "usr/lib/go-1.24"
     // Enough of a Go to fetch and start the pinned toolchain; it compiles nothing itself.
@@ -116,6 +116,22 @@ export const kubernetes: CatalogPart<"go-bootstrap" | "containerd" | "runc" | "k
               `-X ${stamp}.gitMinor=${KUBERNETES.slice(1).split(".")[1]}`,
               `-X ${stamp}.gitTreeState=clean`,
             ],
+          }),
+        ],
+      }),
+      // Only in images that are built with a policy: see ImagePolicy.ts.
+      "image-policy": Component.make({
+        name: "image-policy",
+        version: "1.0.0",
+        license: "Apache-2.0 AND LGPL-2.1-or-later",
+        arch: "x86_64",
+        provides: ["bin/image-policy"],
+        sources: [
+          CProgram.source({
+            from: { file: path.join(directory("image-policy"), "image-policy.c") },
+            sha256: "ec9e08995d17a4e07355adad552038f6bff7216a88a261e370e35e01b5cea237",
+            flags: ["-Os", "-Wall", "-Wextra", "-Werror"],
+            to: "bin/image-policy",
           }),
         ],
       }),
