@@ -155,6 +155,50 @@ export interface Watchdog {
   readonly disarm: Effect.Effect<void, KernelError>
 }
 
+/** Who connected to a unix socket, as the kernel knows it from connect(2) on: SO_PEERCRED, unix(7). */
+export interface Peer {
+  /** In init's own pid namespace; 0 when it has none there. */
+  readonly pid: number
+  /** In init's own user namespace. */
+  readonly uid: number
+  readonly gid: number
+}
+
+/** A connection that was accepted, until {@link ListenSpec.serve} ends. */
+export interface Connection {
+  readonly peer: Peer
+  /**
+   * Waits for the next bytes; undefined when the other end has closed. No more
+   * than one read is ahead of who asks: an end that sends faster waits.
+   */
+  readonly receive: Effect.Effect<Uint8Array | undefined>
+  /** Sends bytes and never waits: EAGAIN when the other end leaves too much unread, EPIPE when it is gone. */
+  readonly send: (bytes: Uint8Array) => Effect.Effect<void, KernelError>
+  /**
+   * Sends bytes, and with them the writing end of a new pipe, of which init
+   * keeps no copy: SCM_RIGHTS, unix(7). The scope closes the reading end.
+   */
+  readonly sendPipe: (bytes: Uint8Array) => Effect.Effect<HeldPipe, KernelError, Scope.Scope>
+}
+
+/** A pipe whose writing end somebody else was given. */
+export interface HeldPipe {
+  /** Waits until nobody has the writing end any more: closed, dropped, or its holder dead. Writing to it counts too. */
+  readonly released: Effect.Effect<void>
+}
+
+/** A unix stream socket to listen on. */
+export interface ListenSpec {
+  /** Its directory must be there; the name is removed with the scope. */
+  readonly path: string
+  /** Permission bits (default `0o600`): who may not write to it cannot connect. */
+  readonly mode?: number
+  /** How many may be connected at a time; who comes then is closed at once. */
+  readonly maxConnections: number
+  /** What is done with each connection, in a fiber of its own; the connection is closed when it ends. */
+  readonly serve: (connection: Connection) => Effect.Effect<void>
+}
+
 /** The operations behind {@link Kernel}. */
 export interface KernelShape {
   /** mount(2). Runs off the event loop: a device may be slow. */
@@ -212,6 +256,9 @@ export interface KernelShape {
     signals: ReadonlyArray<Signal>,
     handler: (signal: Signal) => void,
   ) => Effect.Effect<void, never, Scope.Scope>
+
+  /** Listens on a unix socket until the scope closes, and with it every connection; socket(2), listen(2). */
+  readonly listen: (spec: ListenSpec) => Effect.Effect<void, KernelError, Scope.Scope>
 
   /** The whole of a file as bytes. */
   readonly readFile: (path: string) => Effect.Effect<Uint8Array, KernelError>

@@ -97,6 +97,8 @@ const hints: Readonly<Record<string, string>> = {
     "CAP_SYS_RESOURCE is missing, or the filesystem has recorded errors: check it with e2fsck -f from another system",
   "inotify_add_watch EMFILE": "too many inotify instances: raise fs.inotify.max_user_instances",
   "inotify_add_watch ENOSPC": "too many watches: raise fs.inotify.max_user_watches",
+  "listen EACCES": "its directory is missing, or may not be written to",
+  "listen EADDRINUSE": "something is at that path already",
   "open ENODEV": "no driver serves this device",
   "chroot EPERM": "CAP_SYS_CHROOT is missing",
   "sethostname EPERM": "CAP_SYS_ADMIN is missing",

@@ -108,6 +108,9 @@ export const base = (
   },
   // Manifests are also watched by inotify; this is the net below it.
   fileCheckFrequency: "20s",
+  // Of this time, what is critical to the node gets the last part. Init waits as long as the kubelet does.
+  shutdownGracePeriod: "30s",
+  shutdownGracePeriodCriticalPods: "10s",
   logging: { format: "text", verbosity: 1 },
 })
 

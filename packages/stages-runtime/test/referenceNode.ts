@@ -10,6 +10,7 @@ import { forever } from "@kios/core/testing/TestPrograms"
 import { DataPartition as DataPartitionService } from "@kios/core/capabilities/DataPartition"
 import * as Kubelet from "@kios/stages-kubelet/Kubelet"
 import * as KubeletConfigFile from "@kios/stages-kubelet/KubeletConfigFile"
+import * as Logind from "@kios/stages-kubelet/Logind"
 import * as Cgroups from "@kios/stages-mount/Cgroups"
 import * as DataPartition from "@kios/stages-mount/DataPartition"
 import * as DiskGrow from "@kios/stages-mount/DiskGrow"
@@ -52,6 +53,7 @@ export const pipeline = (address: string) =>
     PseudoFilesystems.stage,
     CommandLine.stage,
     EphemeralFilesystems.stage,
+    Logind.stage,
     Cgroups.stage,
     modules.boot,
     DataPartition.stage,

@@ -18,6 +18,7 @@ import * as memory from "./memory.ts"
 import * as modules from "./modules.ts"
 import * as output from "./output.ts"
 import * as processes from "./processes.ts"
+import { listen } from "./sockets.ts"
 import { watchDirectory } from "./watch.ts"
 import { openWatchdog } from "./watchdog.ts"
 
@@ -275,6 +276,7 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
     openWatchdog: openWatchdog(c),
     ...children,
     openOutput,
+    listen: listen(c),
     makeFifo: (path, mode = 0o600) => Effect.asVoid(inPlace({ path }, "mkfifo", path, mode)),
     onSignal: (signals, handler) =>
       Effect.acquireRelease(

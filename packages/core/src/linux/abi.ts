@@ -74,6 +74,19 @@ export const AF_INET = 2
 export const SOCK_DGRAM = 2
 export const SOCK_CLOEXEC = 0x80000
 
+/** unix(7), socket(7): struct ucred is pid, uid and gid. */
+export const SOL_SOCKET = 1
+export const SO_PEERCRED = 17
+export const UCRED_BYTES = 12
+
+/** sendmsg(2), cmsg(3): struct msghdr, and room for a control message with one descriptor. */
+export const MSG_DONTWAIT = 0x40
+export const MSG_NOSIGNAL = 0x4000
+export const MSGHDR_BYTES = 56
+export const IOVEC_BYTES = 16
+export const SCM_RIGHTS = 1
+export const CMSG_ONE_DESCRIPTOR = { length: 20, space: 24 } as const
+
 /** open(2), pipe2(2) */
 export const O_CLOEXEC = 0x80000
 

@@ -43,6 +43,8 @@ const prototypes = {
   getrlimit: "int getrlimit(int resource, void *limit)",
   close_range: "int close_range(unsigned int first, unsigned int last, int flags)",
   pipe2: "int pipe2(void *fds, int flags)",
+  getsockopt: "int getsockopt(int fd, int level, int option, void *value, void *length)",
+  sendmsg: "long sendmsg(int fd, const void *message, int flags)",
   mkfifo: "int mkfifo(const char *path, unsigned int mode)",
   malloc_trim: "int malloc_trim(size_t pad)",
   syscall: "long syscall(long number, long fd, const char *parameters, long flags)",

@@ -35,6 +35,8 @@ const pathOf = (operation: Fallible, args: ReadonlyArray<unknown>): string | und
       return (first as Parameters<KernelShape["spawn"]>[0]).command
     case "openOutput":
       return (first as Parameters<KernelShape["openOutput"]>[0]).log?.path
+    case "listen":
+      return (first as Parameters<KernelShape["listen"]>[0]).path
     case "symlink":
       return String(args[1])
     case "peekDeadChild":

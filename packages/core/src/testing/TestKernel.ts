@@ -17,6 +17,7 @@ import type { MountTable, Propagation } from "./TestMounts.ts"
 import type { Processes } from "./TestProcesses.ts"
 import { CgroupDirectory } from "./TestCgroups.ts"
 import { nameIn } from "./TestModules.ts"
+import type { Sockets } from "./TestSockets.ts"
 import { WatchdogDevice } from "./TestWatchdog.ts"
 
 /** The machine behind the door. */
@@ -27,6 +28,7 @@ export interface MachineState {
   /** Types that the kernel knows now. */
   readonly filesystems: Set<string>
   readonly processes: Processes
+  readonly sockets: Sockets
   readonly hostname: { name: string }
   /** Interfaces by name: whether they are up. */
   readonly interfaces: Map<string, boolean>
@@ -292,6 +294,7 @@ export const make = (state: MachineState): KernelShape => {
     },
     spawn,
     openOutput,
+    listen: state.sockets.listen(operate),
     kill: (pid, signal) =>
       Effect.flatMap(
         operate("kill", "kill", `kill(${pid}, ${signal})`, { path: String(pid) }, () => {

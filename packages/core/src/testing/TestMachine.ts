@@ -9,7 +9,7 @@ import type * as Duration from "effect/Duration"
 import * as Layer from "effect/Layer"
 import { BootReport } from "../BootReport.ts"
 import { Events } from "../Events.ts"
-import { Kernel, type KernelShape, type RebootCommand, type Signal } from "../Kernel.ts"
+import { Kernel, type KernelShape, type Peer, type RebootCommand, type Signal } from "../Kernel.ts"
 import { Kmsg, loggerLayer } from "../Kmsg.ts"
 import { Shutdown } from "../Shutdown.ts"
 import { Supervisor } from "../Supervisor.ts"
@@ -34,6 +34,7 @@ import * as TestModules from "./TestModules.ts"
 import { Processes, type ProcessEntry } from "./TestProcesses.ts"
 import type { Program } from "./TestPrograms.ts"
 import * as TestFirmware from "./TestFirmware.ts"
+import { Sockets, type TestConnection } from "./TestSockets.ts"
 import type { WatchdogSpec, WatchdogState } from "./TestWatchdog.ts"
 
 /** A kernel module that the machine has a file of. */
@@ -177,6 +178,11 @@ export interface TestMachine {
   readonly processes: () => ReadonlyArray<ProcessEntry>
   /** Pids of supervised children whose exit status was taken from their spawner: an error of the reaper. */
   readonly stolen: ReadonlyArray<number>
+  /**
+   * Connects to a socket that init listens on, as a process of init itself unless `peer` says otherwise.
+   * Throws what connect(2) refuses.
+   */
+  readonly connect: (path: string, peer?: Partial<Peer>) => TestConnection
   /** Sends init a signal. */
   readonly signal: (signal: Signal) => void
   readonly reboots: ReadonlyArray<RebootCommand>
@@ -223,6 +229,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
   const sysctls = new Map<string, string>()
   let uuids = 0
   const table: MountTable = new MountTable({ type: "rootfs", root, options: "", readOnly: false })
+  const sockets = new Sockets(table)
   const memory = options.memory ?? 512 * 1024 ** 2
   const proc = makeProc({
     memory,
@@ -300,6 +307,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     types,
     filesystems,
     processes,
+    sockets,
     hostname,
     interfaces,
     limits: { openFiles: 1024 },
@@ -391,6 +399,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
     hostname: () => hostname.name,
     processes: () => [...processes.table.values()],
     stolen: processes.stolen,
+    connect: (path, peer) => sockets.connect(path, { pid: 1, uid: 0, gid: 0, ...peer }),
     signal: tellInit,
     reboots: state.reboots,
     watchdog: firmware.watchdog,

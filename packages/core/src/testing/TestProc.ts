@@ -74,12 +74,16 @@ class ProcDirectory extends KernelDirectory {
       }),
     )
     directory.add("cgroup", new ControlFile(() => `0::${process.cgroup ?? "/"}\n`))
+    directory.within("ns").add("pid", new Symlink(PID_NAMESPACE))
     return directory
   }
   override names(): ReadonlyArray<string> {
     return [...super.names(), ...[...this.#processes.table.keys()].map(String)]
   }
 }
+
+// The first one of a kernel (include/linux/proc_ns.h); no process of this machine is in another.
+const PID_NAMESPACE = "pid:[4026531836]"
 
 /** Puts parameters below a `sys` directory, by their names in sysctl(8). */
 export const plantSysctls = (
@@ -144,6 +148,7 @@ export const makeProc = (
   root.add("mounts", new Symlink("self/mounts"))
   root.add("self", new Symlink("1"))
   root.add("1", self)
+  self.within("ns").add("pid", new Symlink(PID_NAMESPACE))
   self.add("mountinfo", new ControlFile(sources.mountinfo))
   self.add("cmdline", new ControlFile(() => "/init\0"))
   self.add("cgroup", new ControlFile(() => `0::${sources.processes.initCgroup}\n`))

@@ -3,6 +3,7 @@ import * as assert from "node:assert/strict"
 import { Context, Effect, type Scope } from "effect"
 import { Kernel, type MountFlag, type SpawnSpec } from "@kios/core/Kernel"
 import type { KernelError } from "@kios/core/KernelError"
+import type { Client } from "./clients.ts"
 
 /** What differs between the two sides: where a case may work, and how to start programs. */
 export class Subject extends Context.Service<
@@ -17,6 +18,9 @@ export class Subject extends Context.Service<
     readonly prints: (lines: ReadonlyArray<string>) => Pick<SpawnSpec, "command" | "args">
     /** Leaves that many children behind, which end a moment later. */
     readonly leaves: (children: number) => Pick<SpawnSpec, "command" | "args">
+    /** Connects to a unix socket, as `pid`. */
+    readonly connect: (path: string) => Effect.Effect<Client, Error>
+    readonly pid: number
   }
 >()("test/Subject") {}
 

@@ -8,6 +8,7 @@ import * as module from "./moduleCases.ts"
 import * as mount from "./mountCases.ts"
 import * as mountTree from "./mountTreeCases.ts"
 import * as rootSwitch from "./rootSwitchCases.ts"
+import * as socket from "./socketCases.ts"
 import type { Case } from "./Case.ts"
 
 export const all: ReadonlyArray<Case> = [
@@ -15,6 +16,7 @@ export const all: ReadonlyArray<Case> = [
   ...mountTree.cases,
   ...file.cases,
   ...machine.cases,
+  ...socket.cases,
   ...module.cases,
   ...death.cases,
   ...disk.cases,

@@ -5,6 +5,7 @@ import * as TestDisks from "@kios/core/testing/TestDisks"
 import * as TestMachine from "@kios/core/testing/TestMachine"
 import { exits, forever, ignoring, leaving, prints } from "@kios/core/testing/TestPrograms"
 import type { Case } from "./cases.ts"
+import { connectInMemory } from "./clients.ts"
 import { run } from "./harness.ts"
 
 const flag = { value: "0", accepts: (value: string) => /^\d+$/u.test(value) }
@@ -49,8 +50,9 @@ const machine = () =>
   })
 
 /** On a machine of its own. */
-export const runInMemory = (one: Case): Effect.Effect<void, unknown> =>
-  Effect.gen(function* () {
+export const runInMemory = (one: Case): Effect.Effect<void, unknown> => {
+  const subject = machine()
+  return Effect.gen(function* () {
     const kernel = yield* Kernel
     for (const fstype of ["proc", "sysfs", "devtmpfs"]) {
       const target = { proc: "/proc", sysfs: "/sys", devtmpfs: "/dev" }[fstype] ?? "/"
@@ -63,5 +65,8 @@ export const runInMemory = (one: Case): Effect.Effect<void, unknown> =>
       stubborn: { command: "/bin/stubborn", args: [] },
       prints: (lines) => ({ command: "/bin/prints", args: lines }),
       leaves: (children) => ({ command: "/bin/leaves", args: [String(children)] }),
+      connect: (path) => connectInMemory(subject, path),
+      pid: 1,
     })
-  }).pipe(Effect.scoped, Effect.provide(machine().layer))
+  }).pipe(Effect.scoped, Effect.provide(subject.layer))
+}
