@@ -7,6 +7,7 @@ import * as Pipeline from "@kios/core/Pipeline"
 import * as KubeletConfigFile from "@kios/stages-kubelet/KubeletConfigFile"
 import * as Kubelet from "@kios/stages-kubelet/Kubelet"
 import * as Logind from "@kios/stages-kubelet/Logind"
+import * as SystemSocket from "@kios/stages-kubelet/SystemSocket"
 import * as Cgroups from "@kios/stages-mount/Cgroups"
 import * as DataPartition from "@kios/stages-mount/DataPartition"
 import * as DiskGrow from "@kios/stages-mount/DiskGrow"
@@ -53,6 +54,7 @@ export const pipeline = Pipeline.make([
   CommandLine.stage,
   EphemeralFilesystems.stage,
   Logind.stage,
+  SystemSocket.stage,
   Cgroups.stage,
   modules.boot,
   modules.disks,

@@ -11,6 +11,7 @@ import { Images } from "@kios/core/capabilities/Images"
 import { Loopback } from "@kios/core/capabilities/Loopback"
 import { Modules } from "@kios/core/capabilities/Modules"
 import { Sysctls } from "@kios/core/capabilities/Sysctls"
+import { Shutdown } from "@kios/core/Shutdown"
 import type { Supervised } from "@kios/core/Supervisor"
 import * as Kubelet from "@kios/stages-kubelet/Kubelet"
 import { KubeletConfigFile } from "@kios/stages-kubelet/KubeletConfigFile"
@@ -50,13 +51,14 @@ const start = (program: Program, runtimeUp: Effect.Effect<void> = Effect.void) =
     yield* machine.kernel.mount({ source: "cgroup2", target: "/cg", fstype: "cgroup2", flags: [] })
     yield* machine.kernel.makeDirectory("/cg/kubelet")
     const scope = yield* Scope.make()
+    const services = yield* Scope.provide(Layer.build(TestMachine.platform(machine)), scope)
     const fiber = yield* Layer.build(Kubelet.stage.layer).pipe(
       Scope.provide(scope),
-      Effect.provide(Layer.mergeAll(before, runtime(runtimeUp), TestMachine.platform(machine))),
+      Effect.provide(Layer.mergeAll(before, runtime(runtimeUp), Layer.succeedContext(services))),
       Effect.forkChild({ startImmediately: true }),
     )
     yield* TestClock.adjust(0)
-    return { fiber, machine, scope }
+    return { fiber, machine: { ...machine, services }, scope }
   })
 
 describe("kubelet", () => {
@@ -135,6 +137,20 @@ describe("kubelet", () => {
       yield* Deferred.succeed(up, undefined)
       yield* TestClock.adjust("1 second")
       assert.strictEqual(spawned(), 2)
+      yield* Scope.close(scope, Exit.void)
+    }),
+  )
+
+  it.effect("one that dies while the machine goes down is not started again, and stops in order", () =>
+    Effect.gen(function* () {
+      const { fiber, machine, scope } = yield* start(exits(1, "10 seconds"))
+      yield* Effect.provide(
+        Shutdown.use(({ request }) => request({ action: "POWER_OFF", by: "a test" })),
+        machine.services,
+      )
+      yield* TestClock.adjust("1 hour")
+      assert.lengthOf(machine.log({ only: ["spawn"] }), 1)
+      yield* Fiber.interrupt(fiber)
       yield* Scope.close(scope, Exit.void)
     }),
   )

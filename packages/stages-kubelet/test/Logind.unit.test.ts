@@ -1,40 +1,20 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { coordinator, Shutdown } from "@kios/core/Shutdown"
-import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesystems"
 import { Logind } from "@kios/core/capabilities/Logind"
-import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 import type { Peer } from "@kios/core/Kernel"
-import * as TestMachine from "@kios/core/testing/TestMachine"
 import * as Stage from "@kios/stages-kubelet/Logind"
 import { calls, messages, sasl } from "./dbus/client.ts"
+import { isOver, settle, up } from "./socketStage.ts"
 
 const SOCKET = "/run/dbus/system_bus_socket"
-const before = Layer.mergeAll(
-  Layer.succeed(EphemeralFilesystems, { mounted: [] }),
-  Layer.succeed(PseudoFilesystems, { mounted: [] }),
-)
-
-/** The stage, up. `goDown` is what Init does first when it is asked to. */
+/** The stage, up. */
 const start = (options: Stage.LogindOptions = {}) =>
   Effect.gen(function* () {
-    const machine = TestMachine.make({ files: { "/run/": "" } })
-    yield* machine.kernel.makeDirectory("/proc")
-    yield* machine.kernel.mount({ source: "proc", target: "/proc", fstype: "proc", flags: [] })
-    const { runSteps, shutdown } = yield* coordinator
-    const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
-    const platform = Layer.provideMerge(Layer.succeed(Shutdown, shutdown), TestMachine.platform(machine))
-    const services = yield* Layer.build(
-      Layer.provideMerge(Stage.make(options).layer, Layer.mergeAll(before, platform)),
-    ).pipe(Scope.provide(scope))
-    const { inhibitors } = yield* Effect.provide(Logind, services)
-    const goDown = Effect.gen(function* () {
-      yield* shutdown.request({ action: "POWER_OFF", by: "a test" })
-      return yield* Effect.forkChild(Effect.provide(runSteps, services), { startImmediately: true })
-    })
+    const node = yield* up(Stage.make(options).layer, SOCKET)
+    const { inhibitors } = yield* Effect.provide(Logind, node.services)
     const client = (peer?: Partial<Peer>) => {
-      const connection = machine.connect(SOCKET, peer)
+      const connection = node.client(peer)
       return {
         ...connection,
         /** Sends, and gives the messages that come back. */
@@ -52,10 +32,8 @@ const start = (options: Stage.LogindOptions = {}) =>
         }),
       }
     }
-    return { machine, scope, client, inhibitors, goDown }
+    return { ...node, client, inhibitors }
   })
-// What runs, runs: a fiber of init's at a time, each until it waits.
-const settle = Effect.repeat(TestClock.adjust(0), { times: 20 })
 
 describe("logind", () => {
   it.effect("listens for root alone, and no more when it goes", () =>
@@ -83,10 +61,10 @@ describe("logind", () => {
       yield* TestClock.adjust("15 minutes")
       kubelet.pipes[0]?.close()
       yield* settle
-      assert.isUndefined(down.pollUnsafe())
+      assert.isFalse(isOver(down))
       other.pipes[0]?.close()
       yield* settle
-      assert.isDefined(down.pollUnsafe())
+      assert.isTrue(isOver(down))
       assert.deepStrictEqual(yield* inhibitors, [])
       assert.isFalse(
         machine.kmsg.some((line) => line.startsWith("warning")),
@@ -105,7 +83,7 @@ describe("logind", () => {
       yield* settle
       const down = yield* goDown
       yield* TestClock.adjust("1 minute")
-      assert.isUndefined(down.pollUnsafe())
+      assert.isFalse(isOver(down))
       kubelet.pipes[0]?.close()
       yield* Fiber.join(down)
     }),
@@ -132,7 +110,7 @@ describe("logind", () => {
       yield* kubelet.ask(calls.inhibit())
       const down = yield* goDown
       yield* TestClock.adjust("69 seconds")
-      assert.isUndefined(down.pollUnsafe())
+      assert.isFalse(isOver(down))
       yield* TestClock.adjust("1 second")
       yield* Fiber.join(down)
       assert.isTrue(

@@ -11,6 +11,7 @@ import { DataPartition as DataPartitionService } from "@kios/core/capabilities/D
 import * as Kubelet from "@kios/stages-kubelet/Kubelet"
 import * as KubeletConfigFile from "@kios/stages-kubelet/KubeletConfigFile"
 import * as Logind from "@kios/stages-kubelet/Logind"
+import * as SystemSocket from "@kios/stages-kubelet/SystemSocket"
 import * as Cgroups from "@kios/stages-mount/Cgroups"
 import * as DataPartition from "@kios/stages-mount/DataPartition"
 import * as DiskGrow from "@kios/stages-mount/DiskGrow"
@@ -54,6 +55,7 @@ export const pipeline = (address: string) =>
     CommandLine.stage,
     EphemeralFilesystems.stage,
     Logind.stage,
+    SystemSocket.stage,
     Cgroups.stage,
     modules.boot,
     DataPartition.stage,
