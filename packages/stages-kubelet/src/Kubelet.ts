@@ -3,12 +3,14 @@
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import { BootReport } from "@kios/core/BootReport"
 import { Events } from "@kios/core/Events"
 import { Kernel } from "@kios/core/Kernel"
 import * as Liveness from "@kios/core/Liveness"
 import * as Readiness from "@kios/core/Readiness"
+import { Shutdown } from "@kios/core/Shutdown"
 import * as Stage from "@kios/core/Stage"
 import { Supervisor, tolerates as supervision } from "@kios/core/Supervisor"
 import { Cgroups } from "@kios/core/capabilities/Cgroups"
@@ -17,9 +19,11 @@ import { Etc } from "@kios/core/capabilities/Etc"
 import { Hostname } from "@kios/core/capabilities/Hostname"
 import { Images } from "@kios/core/capabilities/Images"
 import { Kubelet } from "@kios/core/capabilities/Kubelet"
+import { Logind } from "@kios/core/capabilities/Logind"
 import { Loopback } from "@kios/core/capabilities/Loopback"
 import { Modules } from "@kios/core/capabilities/Modules"
 import { Sysctls } from "@kios/core/capabilities/Sysctls"
+import { SystemSocket } from "@kios/core/capabilities/SystemSocket"
 import { KubeletConfigFile, tolerates as configuration } from "./KubeletConfigFile.ts"
 import * as KubeletLife from "./KubeletLife.ts"
 import * as ManifestErrors from "./ManifestErrors.ts"
@@ -60,8 +64,8 @@ export const make = (options: KubeletOptions = {}) =>
     name: "kubelet",
     description: "the kubelet with its static pods, in a cluster if it has a kubeconfig",
     requires: [ContainerRuntime, KubeletConfigFile, Cgroups, Etc, Hostname, Loopback, Modules, Sysctls],
-    // A static pod whose image is not there yet is not tried again for some ten seconds.
-    wants: [Images],
+    // A static pod whose image is not there yet is not tried again for some ten seconds, and init's sockets never.
+    wants: [Images, Logind, SystemSocket],
     provides: [Kubelet],
     timeout: "200 seconds",
     tolerates: [...supervision, ...Membership.tolerates, ...configuration],
@@ -70,6 +74,7 @@ export const make = (options: KubeletOptions = {}) =>
       Effect.gen(function* () {
         const kernel = yield* Kernel
         const supervisor = yield* Supervisor
+        const shutdown = yield* Shutdown
         const report = yield* BootReport
         const cgroups = yield* Cgroups
         const runtime = yield* ContainerRuntime
@@ -97,10 +102,17 @@ export const make = (options: KubeletOptions = {}) =>
           restartWhen: Effect.suspend(() => runtime.process.awaitUp("1 minute")).pipe(
             Effect.retry(Schedule.forever),
             Effect.ignore,
+            // On a machine that goes down it would start again the pods that were ended.
+            Effect.andThen(Effect.flatMap(shutdown.requested, (down) => (down ? Effect.never : Effect.void))),
           ),
           liveness: options.liveness ?? Liveness.httpOk(HEALTHZ),
         })
         yield* Effect.forkScoped(life.follow(process.restart), { startImmediately: true })
+        const socket = yield* Effect.serviceOption(SystemSocket)
+        if (Option.isSome(socket)) {
+          yield* socket.value.restartable("kubelet", process)
+          yield* socket.value.restartable("runtime", runtime.process)
+        }
         yield* process.awaitUp(TOLD_WITHIN)
         yield* report.milestone("kubelet-healthy")
         return { process }

@@ -20,7 +20,7 @@ it.live("boots, and goes down in order", () =>
     )
     for (const stage of record.stages)
       assert.strictEqual(stage.outcome, "up", `${stage.name}: ${stage.reason}`)
-    assert.strictEqual(record.stages.length, 26)
+    assert.strictEqual(record.stages.length, 27)
     assert.strictEqual(machine.hostname(), "node-7")
     assert.strictEqual(machine.sysctls.get("net.bridge.bridge-nf-call-iptables"), "1")
     assert.isTrue(machine.interfaces.get("lo"))
