@@ -17,6 +17,7 @@ import { isHostRoot } from "@kios/core/HostRoot"
 import { Shutdown } from "@kios/core/Shutdown"
 import * as Stage from "@kios/core/Stage"
 import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesystems"
+import { Hostname } from "@kios/core/capabilities/Hostname"
 import { Logind } from "@kios/core/capabilities/Logind"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 import * as Allowance from "./internal/Allowance.ts"
@@ -60,8 +61,7 @@ const listen = Effect.fnUntraced(function* (delayMax: Duration.Duration) {
   const kernel = yield* Kernel
   const shutdown = yield* Shutdown
   const scope = yield* Effect.scope
-  const { randomBytes } = process.getBuiltinModule("node:crypto")
-  const guid = randomBytes(16).toString("hex")
+  const guid = (yield* kernel.readText("/proc/sys/kernel/random/uuid")).trim().replaceAll("-", "")
   const clients = new Set<{ readonly session: Session.Session; readonly connection: Connection }>()
   const inhibitors = new Set<Inhibitor>()
   const released = yield* Latch.make(false)
@@ -208,6 +208,8 @@ export const make = (options: LogindOptions = {}) =>
     name: "logind",
     description: "logind's D-Bus, by which the kubelet ends its pods before the node goes down",
     requires: [PseudoFilesystems, EphemeralFilesystems],
+    // Only the kubelet waits for it: it is time enough while the runtime comes up, which starts before there is a name.
+    wants: [Hostname],
     provides: [Logind],
     criticality: "optional",
     layer: Layer.effect(Logind, listen(Duration.fromInputUnsafe(options.delayMax ?? DELAY_MAX))),

@@ -18,6 +18,7 @@ import { Shutdown } from "@kios/core/Shutdown"
 import * as Stage from "@kios/core/Stage"
 import type { Supervised } from "@kios/core/Supervisor"
 import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesystems"
+import { Hostname } from "@kios/core/capabilities/Hostname"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 import { SystemSocket } from "@kios/core/capabilities/SystemSocket"
 import * as Allowance from "./internal/Allowance.ts"
@@ -178,6 +179,8 @@ export const stage = Stage.make({
   name: "system-socket",
   description: "/run/system.sock: shutdown and restarts by one byte, as the original kiOS had it",
   requires: [PseudoFilesystems, EphemeralFilesystems],
+  // As with logind: not before the runtime is started.
+  wants: [Hostname],
   provides: [SystemSocket],
   criticality: "optional",
   layer: Layer.effect(SystemSocket, listen),
