@@ -63,8 +63,11 @@ export interface MachineOptions {
    */
   readonly cmdline?: string
   readonly forwards?: ReadonlyArray<Forward>
-  /** `user`: NAT by QEMU, 10.0.2.0/24 with DHCP. Default `none`. */
-  readonly network?: "user" | "none"
+  /**
+   * `user`: NAT by QEMU, 10.0.2.0/24 with DHCP. A tap device that exists: a cable
+   * to a network of one's own, which must serve DHCP. Default `none`.
+   */
+  readonly network?: "user" | "none" | { readonly tap: string }
   /** Further network adapters, each with a cable that leads nowhere. */
   readonly nics?: ReadonlyArray<NicModel>
   /** Names of virtio-serial ports; the guest finds them in `/sys/class/virtio-ports/X/name`. */
@@ -117,6 +120,9 @@ const flaw = (options: MachineOptions): readonly [option: string, reason: string
     return ["disks", 'there is none to boot from, with boot "image"']
   if ((options.forwards ?? []).length > 0 && options.network !== "user")
     return ["forwards", 'ports can be forwarded with network "user" only']
+  // IFNAMSIZ is 16 with its end.
+  if (typeof options.network === "object" && !/^[a-z][a-z0-9-]{0,14}$/.test(options.network.tap))
+    return ["network", `"${options.network.tap}" is no name of a tap device`]
   const hostPorts = new Set<number>()
   for (const { hostPort, guestPort } of options.forwards ?? []) {
     if (!whole(hostPort, 0, 65_535)) return ["forwards", `${hostPort} is no port`]
@@ -186,6 +192,9 @@ const backendOf = (node: string, disk: Disk): Array<string> =>
           log: { driver: "file", filename: disk.writeLog },
         }),
       ]
+
+// No option ROM: the firmware does not try to boot from the network, and no package has to bring it.
+const nic = { driver: "virtio-net-pci", netdev: "net0", romfile: "" }
 
 const device = (properties: Record<string, unknown>): Array<string> => ["-device", JSON.stringify(properties)]
 
@@ -295,9 +304,11 @@ export const qemuArguments = (options: MachineOptions, host: HostSide): Readonly
             "user,id=net0",
             ...host.forwards.map((f) => `hostfwd=tcp:127.0.0.1:${f.hostPort}-:${f.guestPort}`),
           ].join(","),
-          // no option ROM: the firmware does not try to boot from the network, and no package has to bring it
-          ...device({ driver: "virtio-net-pci", netdev: "net0", romfile: "" }),
+          ...device(nic),
         ]
+      : []),
+    ...(typeof options.network === "object"
+      ? ["-netdev", `tap,id=net0,ifname=${options.network.tap},script=no,downscript=no`, ...device(nic)]
       : []),
     ...(options.nics ?? []).flatMap((driver, index) => [
       "-netdev",

@@ -113,6 +113,12 @@ it("boots from a disk, forwards ports, names serial ports", () => {
   assert.strictEqual(found.find((d) => d["driver"] === "virtserialport")?.["name"], "kios-probe")
 })
 
+it("is plugged into a network of the host's by a tap device", () => {
+  const list = args({ network: { tap: "kios0" } })
+  assert.deepStrictEqual(after(list, "-netdev"), ["tap,id=net0,ifname=kios0,script=no,downscript=no"])
+  assert.strictEqual(devices(list).find((d) => d["netdev"] === "net0")?.["driver"], "virtio-net-pci")
+})
+
 it.effect("refuses what makes no machine, naming the option", () =>
   Effect.gen(function* () {
     yield* validate({ ...base, memoryMiB: 512, cpus: 4 })
@@ -135,6 +141,9 @@ it.effect("refuses what makes no machine, naming the option", () =>
           ],
         },
       ],
+      ["forwards", { network: { tap: "kios0" }, forwards: [{ hostPort: 0, guestPort: 80 }] }],
+      ["network", { network: { tap: "kios0,script=/tmp/x" } }],
+      ["network", { network: { tap: "longer-than-a-name" } }],
       ["ports", { ports: ["a/b"] }],
       ["ports", { ports: ["a", "a"] }],
       ["disks", { disks: [{ path: "x", format: "raw", serial: "more than twenty chars" }] }],
