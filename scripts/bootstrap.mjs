@@ -32,6 +32,8 @@ const programs = {
   mcopy: "mtools",
   mke2fs: "e2fsprogs",
   git: "git",
+  openssl: "openssl",
+  ip: "iproute2",
 }
 const files = {
   "/usr/share/OVMF/OVMF_CODE_4M.fd": "ovmf",

@@ -11,6 +11,7 @@ import { kubernetes } from "./catalog/Kubernetes.ts"
 import { libraries } from "./catalog/Libraries.ts"
 import { node } from "./catalog/Node.ts"
 import { debianRecipes, type DebianRecipes, pinsFile } from "./catalog/Recipe.ts"
+import { testCluster } from "./catalog/TestCluster.ts"
 import { userland } from "./catalog/Userland.ts"
 import type { Arch, Component } from "./Component.ts"
 import { type ComponentError, RecipeInvalid } from "./ComponentError.ts"
@@ -43,8 +44,29 @@ export const components = Effect.fn("components")(function* (
   options: AptPlaces & { readonly pins?: string } = {},
 ) {
   const file = options.pins ?? pinsFile
-  return yield* catalogOf(yield* readPins(file), file, options)
+  return yield* catalogOf(parts, yield* readPins(file), file, options)
 })
+
+/**
+ * The components that only tests use: a cluster for a node to join. None is in
+ * {@link components}, and so none can get into an image.
+ *
+ * @example
+ * ```ts
+ * import { testComponents } from "@kios/distro/components/catalog"
+ * import { ComponentStore } from "@kios/distro/components/ComponentStore"
+ * import { filePath } from "@kios/distro/components/Resolved"
+ * import { Effect } from "effect"
+ *
+ * const etcd = Effect.gen(function* () {
+ *   const store = yield* ComponentStore
+ *   return filePath(yield* store.resolve((yield* testComponents).etcd), "bin/etcd")
+ * })
+ * ```
+ */
+export const testComponents = Effect.suspend(() =>
+  Effect.flatMap(readPins(pinsFile), (pins) => catalogOf(testCluster, pins, pinsFile, {})),
+)
 
 const parts = Effect.fnUntraced(function* (debian: DebianRecipes) {
   return {
@@ -60,17 +82,23 @@ const parts = Effect.fnUntraced(function* (debian: DebianRecipes) {
 export type Catalog = Effect.Success<ReturnType<typeof parts>>
 
 /** The catalog of some pins. Where the archive has moved on, a component is the one of the pins of today. */
-const catalogOf = (
+const catalogOf = <Parts extends Readonly<Record<string, Component>>>(
+  of: (debian: DebianRecipes) => Effect.Effect<Parts, ComponentError>,
   pins: DebianPins,
   file: string,
   places: AptPlaces,
-): Effect.Effect<Catalog, ComponentError> =>
-  parts(
+): Effect.Effect<Parts, ComponentError> =>
+  of(
     debianRecipes(pins, file, {
       ...places,
       moved: (name) =>
         Effect.gen(function* () {
-          const now = yield* catalogOf(yield* servedPins(pins, { ...places, component: name }), file, places)
+          const now = yield* catalogOf(
+            of,
+            yield* servedPins(pins, { ...places, component: name }),
+            file,
+            places,
+          )
           const found = Object.values<Component>(now).find((component) => component.name === name)
           if (found !== undefined) return found
           const issue = `the catalog has no component named ${name}`

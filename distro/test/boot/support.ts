@@ -166,7 +166,7 @@ export interface NodeShape {
 export class Node extends Context.Service<Node, NodeShape>()("kios/test/Node") {}
 
 /** What each line of a script says that must not fail. */
-const linesOf =
+export const linesOf =
   (probe: Probe.Probe): NodeShape["lines"] =>
   (script, seconds = 60) =>
     probe

@@ -2,8 +2,8 @@ import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { pinsFile } from "../../src/components/catalog/Recipe.ts"
-import { components } from "../../src/components/catalog.ts"
+import { componentsDirectory, pinsFile } from "../../src/components/catalog/Recipe.ts"
+import { components, testComponents } from "../../src/components/catalog.ts"
 import { cacheKey } from "../../src/components/ComponentCache.ts"
 import { temporaryDirectory } from "./support.ts"
 
@@ -56,5 +56,29 @@ it.effect("a pin that a recipe needs and the file lacks is named", () =>
     fs.writeFileSync(file, fs.readFileSync(pinsFile, "utf8").replace(`"busybox-static": {`, `"other": {`))
     const error = yield* Effect.flip(components("x86_64", { pins: file }))
     assert.strictEqual(error.message, `${file}: there is no pin named busybox-static under "packages"`)
+  }),
+)
+
+it.effect("no image has what only tests need, and their cluster is of the kubelet's version", () =>
+  Effect.gen(function* () {
+    const catalog = yield* components("x86_64")
+    const forTests = yield* testComponents
+    for (const [name, component] of Object.entries(forTests)) {
+      assert.strictEqual(component.name, name)
+      assert.notProperty(catalog, name)
+      for (const source of component.sources)
+        assert.match(JSON.stringify(yield* source.fingerprint), /[0-9a-f]{64}/u)
+    }
+    assert.strictEqual(forTests.kubernetes.version, catalog.kubelet.version)
+    // Two go.mod, so that the tests' programs choose no version for the kubelet; what both have is the same.
+    const modules = (name: string) => {
+      const text = fs.readFileSync(path.join(componentsDirectory, name, "go.mod"), "utf8")
+      return new Map([...text.matchAll(/^\s*(\S+)(?: =>.*)? (v\S+)/gmu)].map((match) => [match[1], match[2]]))
+    }
+    const ofTests = modules("cluster")
+    const shared = [...modules("kubelet")].filter(([name]) => ofTests.has(name))
+    assert.isAbove(shared.length, 50)
+    for (const [name, version] of shared)
+      if (!name?.startsWith("k8s.io/")) assert.strictEqual(ofTests.get(name), version, name)
   }),
 )

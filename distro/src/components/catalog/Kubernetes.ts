@@ -3,9 +3,10 @@ import * as path from "node:path"
 import * as Component from "../Component.ts"
 import * as CProgram from "../sources/CProgram.ts"
 import * as GoModule from "../sources/GoModule.ts"
-import { type CatalogPart, componentsDirectory } from "./Recipe.ts"
+import { type CatalogPart, componentsDirectory, type DebianRecipes } from "./Recipe.ts"
 
-const KUBERNETES = "v1.36.3"
+/** Of the kubelet, and of the API server that tests join. */
+export const KUBERNETES = "v1.36.3"
 const CONTAINERD = "v2.4.2"
 const RUNC = "1.5.2"
 const PAUSE = "3.10.2"
@@ -15,35 +16,53 @@ const GO = "go1.26.8"
 
 const directory = (name: string) => path.join(componentsDirectory, name)
 
+const stamp = "k8s.io/component-base/version"
+
+/** What every program of Kubernetes is linked with: its version. */
+export const kubernetesLdflags: ReadonlyArray<string> = [
+  "-s",
+  "-w",
+  `-X ${stamp}.gitVersion=${KUBERNETES}`,
+  `-X ${stamp}.gitMajor=${KUBERNETES.slice(1).split(".")[0]}`,
+  `-X ${stamp}.gitMinor=${KUBERNETES.slice(1).split(".")[1]}`,
+  `-X ${stamp}.gitTreeState=clean`,
+]
+
+/** Enough of a Go to fetch and start the pinned toolchain; it compiles nothing itself. */
+const goBootstrap = Effect.fnUntraced(function* (debian: DebianRecipes) {
+  const go = "usr/lib/go-1.24"
+  return Component.make({
+    name: "go-bootstrap",
+    version: (yield* debian.pin("golang-1.24-go")).version,
+    license: "BSD-3-Clause",
+    arch: "x86_64",
+    provides: ["bin/go"],
+    sources: [
+      yield* debian.source({
+        "golang-1.24-go": [
+          { from: `${go}/bin/go`, to: "bin/go" },
+          { from: `${go}/VERSION`, to: "VERSION" },
+          { from: `${go}/go.env`, to: "go.env" },
+          // A directory with tools is how go knows its own root.
+          { from: `${go}/pkg/tool/linux_amd64/buildid`, to: "pkg/tool/linux_amd64/buildid" },
+        ],
+      }),
+    ],
+  })
+})
+
+/** The pinned toolchain. */
+export const goPin = (debian: DebianRecipes) =>
+  Effect.map(goBootstrap(debian), (bootstrap) => ({ version: GO, bootstrap }))
+
 /** The kubelet, the container runtime and the pause program of pods, built from their modules. */
 export const kubernetes: CatalogPart<
   "go-bootstrap" | "containerd" | "runc" | "kubelet" | "pause" | "image-policy"
 > = (debian) =>
   Effect.gen(function* () {
-    const go = "usr/lib/go-1.24"
-    // Enough of a Go to fetch and start the pinned toolchain; it compiles nothing itself.
-    const bootstrap = Component.make({
-      name: "go-bootstrap",
-      version: (yield* debian.pin("golang-1.24-go")).version,
-      license: "BSD-3-Clause",
-      arch: "x86_64",
-      provides: ["bin/go"],
-      sources: [
-        yield* debian.source({
-          "golang-1.24-go": [
-            { from: `${go}/bin/go`, to: "bin/go" },
-            { from: `${go}/VERSION`, to: "VERSION" },
-            { from: `${go}/go.env`, to: "go.env" },
-            // A directory with tools is how go knows its own root.
-            { from: `${go}/pkg/tool/linux_amd64/buildid`, to: "pkg/tool/linux_amd64/buildid" },
-          ],
-        }),
-      ],
-    })
-    const toolchain = { version: GO, bootstrap }
-    const stamp = "k8s.io/component-base/version"
+    const toolchain = yield* goPin(debian)
     return {
-      "go-bootstrap": bootstrap,
+      "go-bootstrap": toolchain.bootstrap,
       containerd: Component.make({
         name: "containerd",
         version: CONTAINERD.slice(1),
@@ -108,14 +127,7 @@ export const kubernetes: CatalogPart<
             toolchain,
             packages: ["k8s.io/kubernetes/cmd/kubelet"],
             to: "bin",
-            ldflags: [
-              "-s",
-              "-w",
-              `-X ${stamp}.gitVersion=${KUBERNETES}`,
-              `-X ${stamp}.gitMajor=${KUBERNETES.slice(1).split(".")[0]}`,
-              `-X ${stamp}.gitMinor=${KUBERNETES.slice(1).split(".")[1]}`,
-              `-X ${stamp}.gitTreeState=clean`,
-            ],
+            ldflags: kubernetesLdflags,
           }),
         ],
       }),
