@@ -54,13 +54,7 @@ const connect = (path: string, deaf = false) =>
     if (deaf) socket.pause()
     socket.connect(path)
     let bytes = Buffer.alloc(0)
-    let over = false
-    const closed = new Promise<void>((done) => {
-      socket.once("close", () => {
-        over = true
-        done()
-      })
-    })
+    const closed = new Promise<void>((done) => socket.once("close", () => done()))
     socket.on("data", (chunk: Buffer) => {
       bytes = Buffer.concat([bytes, chunk])
     })
@@ -73,7 +67,7 @@ const connect = (path: string, deaf = false) =>
         received: () => bytes,
         closed,
         receive: async (length) => {
-          while (bytes.length < length && !over) await new Promise((done) => setTimeout(done, 1))
+          while (bytes.length < length && !socket.destroyed) await new Promise((done) => setTimeout(done, 1))
           return bytes
         },
       })
