@@ -71,7 +71,7 @@ const jsonProblem = (text: string): Problem | undefined => {
 const yamlProblem = (text: string): Problem | undefined => {
   const found = new Set<string>()
   let open = ""
-  for (const [index, line] of text.split("\n").entries()) {
+  for (const [index, line] of text.split(/\r?\n/u).entries()) {
     if (/^\s*(#|$)/u.test(line)) continue
     const [, , key, value = ""] = /^(["']?)([A-Za-z][\w-]*)\1\s*:\s*(.*?)\s*(?:\s#.*)?$/u.exec(line) ?? []
     // A list or map begins below its key, at the key's own column too.
