@@ -7,6 +7,7 @@ import { Cause, Effect, Exit, Layer, Runtime } from "effect"
 import { CliError, Command } from "effect/cli"
 import { buildCommand } from "./cli/BuildCommand.ts"
 import { componentsCommand } from "./cli/ComponentsCommand.ts"
+import { configCommand } from "./cli/ConfigCommand.ts"
 import { imageCommand } from "./cli/ImageCommand.ts"
 import { planCommand } from "./cli/PlanCommand.ts"
 import { runCommand } from "./cli/RunCommand.ts"
@@ -24,6 +25,7 @@ const kios = Command.make("kios").pipe(
     planCommand,
     timelineCommand,
     componentsCommand,
+    configCommand,
   ]),
 )
 

@@ -37,7 +37,7 @@ authentication:
 failCgroupV1: false
 `
 
-interface Effective {
+interface Effective extends Readonly<Record<string, unknown>> {
   readonly Authentication: {
     readonly X509: { readonly ClientCAFile: string }
     readonly Webhook: { readonly Enabled: boolean }
