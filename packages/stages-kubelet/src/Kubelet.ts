@@ -107,7 +107,8 @@ export const make = (options: KubeletOptions = {}) =>
           ),
           liveness: options.liveness ?? Liveness.httpOk(HEALTHZ),
         })
-        yield* Effect.forkScoped(life.follow(process.restart), { startImmediately: true })
+        const restart = Effect.flatMap(shutdown.requested, (down) => (down ? Effect.void : process.restart))
+        yield* Effect.forkScoped(life.follow(restart), { startImmediately: true })
         const socket = yield* Effect.serviceOption(SystemSocket)
         if (Option.isSome(socket)) {
           yield* socket.value.restartable("kubelet", process)
