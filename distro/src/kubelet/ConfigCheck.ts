@@ -65,6 +65,8 @@ interface Walk {
   readonly report: (severity: Finding["severity"], offset: number, path: string, message: string) => void
 }
 
+const DEEPEST = 16
+
 const walk = (
   document: Document,
   written: Node,
@@ -75,7 +77,9 @@ const walk = (
   const offset = written.range?.[0] ?? 0
   const path = keys.join(".")
   const node = isAlias(written) ? written.resolve(document) : written
-  if (node === undefined) return
+  if (node === undefined) return context.report("error", offset, path, "refers to an anchor that is nowhere")
+  // Deeper than any key: an anchor that holds itself.
+  if (keys.length > DEEPEST) return context.report("error", offset, path, "is nested too deeply")
   const types = [schema.type ?? []].flat()
   if (isMap(node)) {
     if (schema.const !== undefined || !types.includes("object"))

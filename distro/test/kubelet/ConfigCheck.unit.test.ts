@@ -98,6 +98,12 @@ tlsMinVersion: null
     ],
     ["a tab", "logging:\n\tverbosity: 1", "4:1 error is no YAML: Tabs are not allowed as indentation"],
     ["a key twice", "maxPods: 1\nmaxPods: 2", "4:1 error is no YAML: Map keys must be unique"],
+    ["an alias of nothing", "evictionHard: *none", "3:15 error "],
+    [
+      "a map in itself",
+      "featureGates: &a\n  b: *a",
+      "4:6 error featureGates.b must be a boolean, and is a map",
+    ],
     [
       "what kiOS sets itself",
       "healthzPort: 1",
@@ -141,6 +147,13 @@ tlsMinVersion: null
   it.prop("never throws", [Schema.String], ([text]) => {
     check(text, schema)
     check(`${header}maxPods: ${text}`, schema)
+    check(`${header}evictionHard: &a { ${text}: *a }`, schema)
+  })
+  it("never throws at what looks like an alias", () => {
+    for (const text of ["*\0", "*a", "&a *a", "a: *a", "&a [*a]", "&a { a: *a }", "? *a\n: *a"]) {
+      check(text, schema)
+      check(`${header}authentication: ${text}`, schema)
+    }
   })
 })
 
