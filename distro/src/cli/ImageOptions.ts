@@ -39,7 +39,7 @@ export const parseDirectory = (text: string): Placed | undefined =>
 export const MANIFESTS = "meta/etc/kubernetes/manifests"
 
 /** What of the data partition the node uses: the boot contract's directories, and `/meta/etc` is laid over /etc. */
-const used = ["meta/etc", "meta/log", "data/oci", "data/images", "data/pods", "modules"]
+const used = ["meta/etc", "meta/log", "data/oci", "data/images", "data/pods", "data/cni", "modules"]
 
 /** Whether the node looks at this path of the data partition. */
 export const isUsed = (destination: string): boolean => {

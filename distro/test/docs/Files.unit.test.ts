@@ -60,6 +60,7 @@ it.effect("only what must be executable or writable is", () =>
       "/opt",
       "/var/lib/containerd",
       "/var/lib/kubelet",
+      "/opt/cni/bin",
     ])
     assert.deepStrictEqual(
       found.filter(({ flags }) => flags.includes("ro")).map(({ target }) => target),

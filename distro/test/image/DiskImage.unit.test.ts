@@ -44,7 +44,7 @@ describe("DiskImage", () => {
       const [, data] = info.partitions
       fsck(dir, output, data!)
       const stat = (at: string) => debugfs(dir, output, data!, `stat "${at}"`)
-      for (const at of ["/meta/etc", "/meta/log", "/data/oci", "/data/pods", "/modules"]) {
+      for (const at of ["/meta/etc", "/meta/log", "/data/oci", "/data/pods", "/data/cni", "/modules"]) {
         assert.match(stat(at), /Type: directory +Mode: +0755/u, at)
       }
       assert.match(stat("/meta/etc/host name"), /Type: regular +Mode: +0600/u)

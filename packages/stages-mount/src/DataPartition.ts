@@ -98,6 +98,12 @@ export const mounts: ReadonlyArray<MountRow> = [
     ["MS_NOSUID", "MS_NODEV"],
     "volumes of pods; exec stays allowed, pods run programs from volumes",
   ),
+  bound(
+    "data/cni",
+    "/opt/cni/bin",
+    ["MS_NOSUID", "MS_NODEV"],
+    "programs that a CNI's pod installs and the runtime executes: exec; kept as long as /etc/cni/net.d, which names them, so that no network is ready without them",
+  ),
   bound("meta/log", "/var/log", strict, "logs of pods and of the node"),
 ]
 

@@ -184,6 +184,7 @@ describe("the mount", () => {
         'mount("/dev/vdb2", "/run/kios/data", "ext4", MS_NOSUID|MS_NODEV|MS_NOEXEC|MS_RELATIME, "errors=remount-ro")',
         ...bound("data/oci", "/var/lib/containerd"),
         ...bound("data/pods", "/var/lib/kubelet"),
+        ...bound("data/cni", "/opt/cni/bin"),
         ...bound("meta/log", "/var/log", "MS_NOSUID|MS_NODEV|MS_NOEXEC"),
       ]
       assert.deepStrictEqual(machine.log().slice(seen), made)
@@ -196,6 +197,7 @@ describe("the mount", () => {
       yield* Scope.close(scope, Exit.void)
       assert.deepStrictEqual(machine.log().slice(seen + made.length), [
         'umount2("/var/log", MNT_DETACH)',
+        'umount2("/opt/cni/bin", MNT_DETACH)',
         'umount2("/var/lib/kubelet", MNT_DETACH)',
         'umount2("/var/lib/containerd", MNT_DETACH)',
         'umount2("/run/kios/data", 0)',

@@ -39,6 +39,7 @@ it.live("boots, and goes down in order", () =>
         "/lib",
         "/lib64",
         "/opt",
+        "/opt/cni/bin",
         "/proc",
         "/run",
         "/run/kios/data",
@@ -76,6 +77,7 @@ it.live("boots, and goes down in order", () =>
       [
         'umount2("/etc", MNT_DETACH)',
         'umount2("/var/log", MNT_DETACH)',
+        'umount2("/opt/cni/bin", MNT_DETACH)',
         'umount2("/var/lib/kubelet", MNT_DETACH)',
         'umount2("/var/lib/containerd", MNT_DETACH)',
         'umount2("/run/kios/data", 0)',

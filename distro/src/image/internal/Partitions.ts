@@ -37,4 +37,11 @@ export const DATA_TYPE = PARTITION_TYPE
  * const mkdir = ["mkdir", "-p", ...DiskImage.DATA_DIRECTORIES]
  * ```
  */
-export const DATA_DIRECTORIES = ["meta/etc", "meta/log", "data/oci", "data/pods", "modules"] as const
+export const DATA_DIRECTORIES = [
+  "meta/etc",
+  "meta/log",
+  "data/oci",
+  "data/pods",
+  "data/cni",
+  "modules",
+] as const

@@ -60,7 +60,7 @@ cut -d' ' -f5 /proc/1/mountinfo | grep -v -e '^/proc' -e '^/sys' -e '^/run/conta
     -e '^/var/lib/containerd' -e '^/var/lib/kubelet' |
   while read -r target; do find "/proc/1/root$target" -xdev -type f -perm /111; done |
   sed 's|^/proc/1/root/*|/|' |
-  grep -v -e '^/run/kios/data/data/oci/' -e '^/run/kios/data/data/pods/' | sort -u`)
+  grep -v -e '^/run/kios/data/data/oci/' -e '^/run/kios/data/data/pods/' -e '^/run/kios/data/data/cni/' | sort -u`)
       assert.deepStrictEqual(executables, [
         "/bin/containerd",
         "/bin/containerd-shim-runc-v2",
