@@ -7,6 +7,8 @@
  * `k8s.io/client-go/tools/clientcmd/api/v1`.
  */
 
+import { quoted } from "./internal/klog.ts"
+
 /** What is wrong with a file; `line` is null when it is about all of it. */
 export interface Problem {
   readonly line: number | null
@@ -44,6 +46,27 @@ export const examine = (text: string): Examined => {
       ? whole("is empty")
       : ((inJson ? jsonProblem(text) : yamlProblem(text)) ?? valueProblem(text))
   return { problem, whole: inJson || text.endsWith("\n"), files: filesOf(text) }
+}
+
+const REFUSAL = /kubeconfig|(?:kubelet|rest) client|client config|client CA|root certificates/u
+
+/**
+ * What the kubelet has against its kubeconfig, in a line of its log: only it
+ * finds a context that leads nowhere, or a certificate that is none. It ends
+ * with such a line (`cmd/kubelet/app/server.go`).
+ *
+ * @example
+ * ```ts
+ * import * as Kubeconfig from "@kios/stages-kubelet/Kubeconfig"
+ *
+ * Kubeconfig.refusal('E1128 run.go:72] "command failed" err="unable to load kubeconfig: invalid configuration"')
+ * // "unable to load kubeconfig: invalid configuration"
+ * ```
+ */
+export const refusal = (line: string): string | undefined => {
+  if (!line.includes('"command failed"')) return undefined
+  const reason = quoted(line, "err") ?? line
+  return REFUSAL.test(reason) ? reason.replace(/^failed to run Kubelet: /u, "") : undefined
 }
 
 const whole = (reason: string): Problem => ({ line: null, reason })

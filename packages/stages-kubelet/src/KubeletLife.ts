@@ -7,7 +7,7 @@ import { Kernel } from "@kios/core/Kernel"
 import type { KernelError } from "@kios/core/KernelError"
 import { Hostname } from "@kios/core/capabilities/Hostname"
 import * as ConfigErrors from "./ConfigErrors.ts"
-import { quoted } from "./internal/klog.ts"
+import * as Kubeconfig from "./Kubeconfig.ts"
 import * as KubeconfigWatch from "./KubeconfigWatch.ts"
 import { KubeletConfigFile } from "./KubeletConfigFile.ts"
 import * as Membership from "./Membership.ts"
@@ -99,10 +99,9 @@ export const make: Effect.Effect<KubeletLife, never, Kernel | Events | Hostname 
       beforeStart,
       follow,
       onLine: (line) => {
-        if (mode._tag === "Standalone" || joined || !line.includes('"command failed"')) return
-        const reason = quoted(line, "err") ?? line
-        if (/kubeconfig|kubelet client|client config|client CA|root certificates/u.test(reason))
-          refusal = { of: startedWith, reason: `the kubelet does not take it: ${reason}` }
+        if (mode._tag === "Standalone" || joined) return
+        const reason = Kubeconfig.refusal(line)
+        if (reason !== undefined) refusal = { of: startedWith, reason: `the kubelet refuses it: ${reason}` }
       },
       ready: Effect.sync(() => {
         joined = mode._tag === "Cluster"

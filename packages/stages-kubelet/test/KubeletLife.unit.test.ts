@@ -206,7 +206,7 @@ describe("a kubeconfig that cannot be used", () => {
       yield* TestClock.adjust("1 minute")
       assert.deepStrictEqual(starts(), ["kubeconfig bootstrap-kubeconfig", ""])
       assert.deepStrictEqual(told(), [
-        `err error ${BOOTSTRAP}: the kubelet does not take it: failed to run Kubelet: unable to load bootstrap kubeconfig: no server found`,
+        `err error ${BOOTSTRAP}: the kubelet refuses it: unable to load bootstrap kubeconfig: no server found`,
       ])
       yield* write({ [BOOTSTRAP]: kubeconfig("https://10.0.0.9:6443") })
       assert.deepStrictEqual(starts(), [

@@ -1,11 +1,13 @@
-// What the real kubelet makes of the configuration that it is given, and of its owner's.
+// What the real kubelet makes of the configuration and the kubeconfigs that it is given.
 import { assert, describe, it } from "@effect/vitest"
 import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import * as KubeletConfig from "@kios/stages-kubelet/KubeletConfig"
+import * as Kubeconfig from "@kios/stages-kubelet/Kubeconfig"
 import type { Mode } from "@kios/stages-kubelet/Membership"
+import { kubeconfig } from "./life.ts"
 
 const kubelet = (() => {
   if (process.env["KIOS_COMPONENT_KUBELET"] !== undefined) return process.env["KIOS_COMPONENT_KUBELET"]
@@ -46,10 +48,28 @@ interface Effective extends Readonly<Record<string, unknown>> {
   readonly EvictionHard: Readonly<Record<string, string>>
 }
 
-/** The configuration that it says it has, just before it looks for the runtime, which is not there. */
-const effective = (mode: Mode): Effective => {
+/** Runs something in a directory of its own. */
+const within = <A>(run: (dir: string) => A): A => {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), "kios-kubelet-"))
   try {
+    return run(dir)
+  } finally {
+    fs.rmSync(dir, { recursive: true, force: true })
+  }
+}
+
+/** Starts it, until it ends for want of a runtime or sooner; what it has written. */
+const logOf = (dir: string, flags: ReadonlyArray<string>): string =>
+  spawnSync(kubelet ?? "", [...flags, `--root-dir=${dir}/root`, `--cert-dir=${dir}/pki`], {
+    encoding: "utf8",
+    timeout: 60_000,
+    killSignal: "SIGKILL",
+    env: { PATH: "/usr/bin:/bin" },
+  }).stderr
+
+/** The configuration that it says it has, just before it looks for the runtime, which is not there. */
+const effective = (mode: Mode): Effective =>
+  within((dir) => {
     const json = (file: string, content: object) =>
       fs.writeFileSync(`${dir}/${file}`, JSON.stringify(content))
     fs.mkdirSync(`${dir}/config.d`)
@@ -65,18 +85,11 @@ const effective = (mode: Mode): Effective => {
     })
     const options = { containerRuntimeEndpoint: `unix://${dir}/none.sock`, staticPodPath: "/m" }
     json("config.d/99-kios.conf", KubeletConfig.fixed(mode, options))
-    const { stderr } = spawnSync(
-      kubelet ?? "",
-      [`--config=${dir}/config.json`, `--config-dir=${dir}/config.d`, "--v=5", `--root-dir=${dir}/root`],
-      { encoding: "utf8", timeout: 60_000, killSignal: "SIGKILL", env: { PATH: "/usr/bin:/bin" } },
-    )
+    const stderr = logOf(dir, [`--config=${dir}/config.json`, `--config-dir=${dir}/config.d`, "--v=5"])
     const text = /"KubeletConfiguration" configuration=<\n([\s\S]*?)\n >/u.exec(stderr)?.[1]
     if (text === undefined) throw new Error(`the kubelet told no configuration:\n${stderr.slice(-3000)}`)
     return JSON.parse(text) as Effective
-  } finally {
-    fs.rmSync(dir, { recursive: true, force: true })
-  }
-}
+  })
 
 describe.skipIf(kubelet === undefined)("the real kubelet", () => {
   const fixed = {
@@ -105,4 +118,32 @@ describe.skipIf(kubelet === undefined)("the real kubelet", () => {
     assert.strictEqual(config.Authentication.X509.ClientCAFile, "/etc/kubernetes/other.crt")
     assert.isTrue(config.Authentication.Anonymous.Enabled)
   })
+  for (const [what, broken] of [
+    ["a context that leads nowhere", (text: string) => text.replace("cluster: c", "cluster: none")],
+    ["an authority that is none", (text: string) => text],
+    [
+      "an address that is none",
+      (text: string) => text.replace(/https:.*/u, "'::::'").replace(/ +cert.*\n/u, ""),
+    ],
+  ] as const)
+    for (const name of ["kubeconfig", "bootstrap-kubeconfig"])
+      it(`refuses, as ${name}, ${what}, in words that init knows`, () =>
+        within((dir) => {
+          const text = broken(kubeconfig())
+          assert.isUndefined(Kubeconfig.examine(text).problem)
+          fs.writeFileSync(`${dir}/given.conf`, text)
+          fs.writeFileSync(
+            `${dir}/config.yaml`,
+            `${OWNER}rotateCertificates: true\ncontainerRuntimeEndpoint: unix://${dir}/none.sock\n`
+              .replace("clientCAFile: /etc/kubernetes/other.crt", "")
+              .replace(/^(system|kubeReserved|enforce).*\n/gmu, ""),
+          )
+          const own = name === "kubeconfig" ? [] : [`--kubeconfig=${dir}/own.conf`]
+          const log = logOf(dir, [`--config=${dir}/config.yaml`, `--${name}=${dir}/given.conf`, ...own])
+          const refusals = log.split("\n").map(Kubeconfig.refusal)
+          assert.isTrue(
+            refusals.some((reason) => reason !== undefined),
+            log.slice(-2000),
+          )
+        }))
 })
