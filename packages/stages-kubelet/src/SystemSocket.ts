@@ -71,7 +71,9 @@ const listen = Effect.gen(function* () {
   }
 
   const restart = (what: What) =>
-    Effect.suspend(() => {
+    Effect.flatMap(shutdown.requested, (going) => {
+      // A new kubelet would run the pods that were ended again.
+      if (going) return Effect.logWarning(`the machine goes down: the ${what} is not restarted`)
       const known = processes.get(what)
       if (known === undefined) return Effect.logWarning(`there is no ${what} yet that could be restarted`)
       known.asked.openUnsafe()

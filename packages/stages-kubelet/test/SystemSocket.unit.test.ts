@@ -155,6 +155,19 @@ describe("the system socket", () => {
     }),
   )
 
+  it.effect("nothing is restarted on a machine that goes down: a new kubelet would run its pods again", () =>
+    Effect.gen(function* () {
+      const node = yield* start()
+      yield* node.known
+      const client = node.client()
+      yield* Fiber.join(yield* node.goDown)
+      client.send(bytes(3, 4))
+      yield* settle
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(node.restarts, [])
+    }),
+  )
+
   it.effect("a restart of what is not there yet, or no longer, says so", () =>
     Effect.gen(function* () {
       const node = yield* start()
