@@ -116,7 +116,9 @@ const named = (key: string, value: string) =>
 // Both notations write these alike, a line each or not.
 const valueProblem = (text: string): Problem | undefined => {
   const lineOf = (index: number) => text.slice(0, index).split("\n").length
-  for (const { 1: key, 2: value = "", index } of text.matchAll(named("[a-z-]+-data", `["']?([\\w+/=]+)`)))
+  for (const { 1: key, 2: value = "", index } of text.matchAll(
+    named("[a-z-]{1,32}-data", `["']?([\\w+/=]+)`),
+  ))
     if (value.length % 4 !== 0)
       return { line: lineOf(index + 1), reason: `${key} ends in the middle of its base64` }
   return named("server", `["']?[^\\s"']`).test(text) ? undefined : whole("names no server")

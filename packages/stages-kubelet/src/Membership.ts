@@ -15,6 +15,7 @@
 import * as Effect from "effect/Effect"
 import type { KernelShape } from "@kios/core/Kernel"
 import type { Tolerance } from "@kios/core/Stage"
+import { readSmall } from "./internal/readSmall.ts"
 import * as Kubeconfig from "./Kubeconfig.ts"
 
 /** Where the kubeconfigs are, and most of what a node's owner may write. */
@@ -63,18 +64,20 @@ export const tolerates: ReadonlyArray<Tolerance> = [
     because: "the node is in no cluster",
     silent: true,
   },
+  { operation: "stat", path: CONFIGS, because: "the node stays what it is until it can be read" },
   { operation: "readText", path: CONFIGS, because: "the node stays what it is until it can be read" },
   { operation: "watchDirectory", because: "it is looked for every 30 seconds" },
 ]
 
 const find = Effect.fnUntraced(function* (kernel: KernelShape, file: string) {
   const absent = { file, text: undefined, problem: undefined, whole: false }
-  const text = yield* Effect.result(kernel.readText(file))
+  const text = yield* Effect.result(readSmall(kernel, file))
   if (text._tag === "Failure") {
-    if (text.failure.errno === "ENOENT") return absent
-    yield* Effect.logWarning(text.failure.message)
-    return { ...absent, text: "", problem: { line: null, reason: text.failure.message } }
+    const { message } = text.failure
+    yield* Effect.logWarning(`${file}: ${message}`)
+    return { ...absent, text: "", problem: { line: null, reason: message } }
   }
+  if (text.success === undefined) return absent
   const { files, problem, whole } = Kubeconfig.examine(text.success)
   const found = { ...absent, text: text.success, whole: whole && problem === undefined }
   if (problem !== undefined) return { ...found, problem }

@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import type { KernelShape } from "@kios/core/Kernel"
 import type { Tolerance } from "@kios/core/Stage"
 import type { Teller } from "./ConfigErrors.ts"
+import { readSmall } from "./internal/readSmall.ts"
 import type { Problem } from "./Kubeconfig.ts"
 import { DIRECTORY } from "./Membership.ts"
 import * as NodeAddress from "./NodeAddress.ts"
@@ -29,22 +30,15 @@ export interface NodeIdentity {
   }
 }
 
+const FILES = /^\/etc\/kubernetes\/(node-|provider-id)/u
+const UNSAID = "a node works without labels, taints and an address of its owner's choice"
 const ANONYMOUS = "images that need no credentials are pulled without"
 
 /** What reading them does without. */
 export const tolerates: ReadonlyArray<Tolerance> = [
-  {
-    operation: "readText",
-    path: /^\/etc\/kubernetes\/(node-|provider-id)/u,
-    errno: ["ENOENT"],
-    because: "nothing was said",
-    silent: true,
-  },
-  {
-    operation: "readText",
-    path: /^\/etc\/kubernetes\/(node-|provider-id)/u,
-    because: "a node works without labels, taints and an address of its owner's choice",
-  },
+  { operation: "readText", path: FILES, errno: ["ENOENT"], because: "nothing was said", silent: true },
+  { operation: "readText", path: FILES, because: UNSAID },
+  { operation: "stat", path: FILES, because: UNSAID },
   { operation: "stat", path: /\/credential-providers\.yaml$/u, because: ANONYMOUS },
   { operation: "readDirectory", path: /\/credential-providers$/u, because: ANONYMOUS },
 ]
@@ -74,12 +68,9 @@ export const read = Effect.fnUntraced(function* (kernel: KernelShape, tell: Tell
   ) =>
     Effect.gen(function* () {
       const path = `${DIRECTORY}/${name}`
-      const text = yield* Effect.result(kernel.readText(path))
-      const parsed = parse(text._tag === "Success" ? text.success : "")
-      const unreadable =
-        text._tag === "Failure" && text.failure.errno !== "ENOENT"
-          ? [{ line: null, reason: text.failure.message }]
-          : []
+      const text = yield* Effect.result(readSmall(kernel, path))
+      const parsed = parse(text._tag === "Success" ? (text.success ?? "") : "")
+      const unreadable = text._tag === "Success" ? [] : [{ line: null, reason: text.failure.message }]
       yield* tell(path, [...unreadable, ...parsed.problems])
       return parsed
     })

@@ -171,6 +171,16 @@ describe("a kubeconfig that cannot be used", () => {
       assert.deepStrictEqual(starts(), ["", "kubeconfig bootstrap-kubeconfig"])
     }),
   )
+  it.effect("as one that is no file, which init must not wait for", () =>
+    Effect.gen(function* () {
+      const { machine, starts, told } = yield* node()
+      yield* machine.kernel.makeFifo(BOOTSTRAP)
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(starts(), [""])
+      assert.include(told(), `err error ${BOOTSTRAP}: is a fifo and no file`)
+      assert.notInclude(machine.log({ only: ["readText"] }).join(), `read("${BOOTSTRAP}")`)
+    }),
+  )
   it.effect("does not keep the other one from being used, and is told", () =>
     Effect.gen(function* () {
       const { starts, told } = yield* node({ files: { [OWN]: kubeconfig(), [BOOTSTRAP]: "x" } })
