@@ -61,6 +61,13 @@ const runs: ReadonlyArray<Run> = [
     findings: ["node-kills"],
   },
   {
+    name: "shutdown",
+    what: "a node is booted and shut down 50 times on one disk, clean every time",
+    project: "vm",
+    tests: ["distro/test/shutdown/rounds.vm.test.ts"],
+    findings: [],
+  },
+  {
     name: "power",
     what: "the power of a node that works is cut at 100 random moments",
     project: "vm",

@@ -25,8 +25,10 @@ import * as Loopback from "@kios/stages-runtime/Loopback"
 import * as MachineId from "@kios/stages-runtime/MachineId"
 import * as PersistentStore from "@kios/stages-runtime/PersistentStore"
 import * as PodMilestones from "@kios/stages-runtime/PodMilestones"
+import * as PowerButton from "@kios/stages-runtime/PowerButton"
 import * as PreviousBoot from "@kios/stages-runtime/PreviousBoot"
 import * as RemainingPods from "@kios/stages-runtime/RemainingPods"
+import * as ShutdownLog from "@kios/stages-runtime/ShutdownLog"
 import * as Sysctl from "@kios/stages-runtime/Sysctl"
 import * as Watchdog from "@kios/stages-runtime/Watchdog"
 
@@ -60,6 +62,7 @@ export const pipeline = Pipeline.make([
   DiskGrow.stage,
   PersistentStore.stage,
   PreviousBoot.stage,
+  ShutdownLog.stage,
   RemainingPods.stage,
   EtcOverlay.stage,
   Containerd.make(runtime),
@@ -68,6 +71,7 @@ export const pipeline = Pipeline.make([
   modules.pods,
   modules.data,
   modules.devices,
+  PowerButton.stage,
   Watchdog.stage,
   Sysctl.stage,
   Loopback.stage,

@@ -88,6 +88,7 @@ export const staticPod = (
   name: string,
   container: Readonly<Record<string, unknown>>,
   volumes?: ReadonlyArray<Readonly<Record<string, unknown>>>,
+  terminationGracePeriodSeconds = 1,
 ): string =>
   JSON.stringify({
     apiVersion: "v1",
@@ -96,7 +97,7 @@ export const staticPod = (
     spec: {
       hostNetwork: true,
       automountServiceAccountToken: false,
-      terminationGracePeriodSeconds: 1,
+      terminationGracePeriodSeconds,
       containers: [{ name: "main", image: busybox, imagePullPolicy: "Never", ...container }],
       ...(volumes === undefined ? {} : { volumes }),
     },

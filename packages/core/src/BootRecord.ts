@@ -39,6 +39,12 @@ const StageRecord = Schema.Struct({
   requires: Schema.Array(Schema.NonEmptyString).annotate({
     description: "Names of the stages that it waited for.",
   }),
+  release: Schema.optionalKey(
+    Schema.Struct({ startMs: Milliseconds, endMs: Schema.NullOr(Milliseconds) }).annotate({
+      description:
+        "When the machine goes down: from when to when what the stage had acquired was released; endMs is null while it is.",
+    }),
+  ),
 }).annotate({ identifier: "Stage", description: "One stage of the boot." })
 
 const MilestoneRecord = Schema.Struct({
@@ -51,6 +57,37 @@ const MilestoneRecord = Schema.Struct({
     description: 'What it was reached by, such as {"pod": "default/hello"}.',
   }),
 }).annotate({ identifier: "Milestone", description: "A moment that people wait for." })
+
+const ShutdownRecord = Schema.Struct({
+  requests: Schema.Array(
+    Schema.Struct({
+      atMs: Milliseconds.annotate({ description: "When it came." }),
+      action: Schema.Literals(["POWER_OFF", "RESTART", "HALT"]).annotate({
+        description: "What was asked for, as in reboot(2); the last one is done.",
+      }),
+      by: Schema.String.annotate({ description: "Who asked, in words: power button, SIGTERM." }),
+    }),
+  ).annotate({
+    description: "The first starts it, the second makes it faster, those after it force it.",
+  }),
+  steps: Schema.Array(
+    Schema.Struct({
+      name: Schema.NonEmptyString.annotate({
+        description:
+          "boot, stages, processes, mounts, sync, wait: see docs/shutdown.md; before/NAME is what a stage registered to come first.",
+      }),
+      startMs: Milliseconds,
+      endMs: Schema.NullOr(Milliseconds).annotate({ description: "Null while it runs." }),
+      outcome: Schema.Literals(["running", "done", "failed", "late", "cut"]).annotate({
+        description:
+          "late: it was left behind at its deadline. cut: a further request ended it. failed: see the log.",
+      }),
+      remarks: Schema.Array(Schema.String).annotate({
+        description: "Who was killed, what was busy and who held it.",
+      }),
+    }),
+  ).annotate({ description: "In the order of their start." }),
+}).annotate({ identifier: "Shutdown", description: "How the machine went down." })
 
 /**
  * The schema of a boot record.
@@ -78,6 +115,7 @@ export const BootRecord = Schema.Struct({
   nodeName: Schema.optionalKey(Schema.String.annotate({ description: "The node's host name." })),
   stages: Schema.Array(StageRecord).annotate({ description: "The stages, in the order of their start." }),
   milestones: Schema.Array(MilestoneRecord).annotate({ description: "The milestones, in order of time." }),
+  shutdown: Schema.optionalKey(ShutdownRecord),
 })
   .check(
     Schema.makeFilter((record) => {

@@ -11,6 +11,7 @@ import { Events } from "./Events.ts"
 import { formatAttributes as format } from "./internal/attributes.ts"
 import { Kernel } from "./Kernel.ts"
 import { Kmsg } from "./Kmsg.ts"
+import type { ShutdownRecord } from "./Shutdown.ts"
 import type { Criticality } from "./Stage.ts"
 
 /** How a stage stands: `running` until it is `up`, has `failed`, was `skipped` or was `interrupted` by another's failure. */
@@ -30,6 +31,8 @@ export interface StageRecord extends StageFacts {
   readonly endMs: number | null
   readonly outcome: Outcome
   readonly reason?: string
+  /** When the machine goes down: from when to when its resources were released, null while they are. */
+  readonly release?: { readonly startMs: number; readonly endMs: number | null }
 }
 
 /** A moment that people wait for. */
@@ -54,6 +57,8 @@ export interface BootRecord {
   readonly nodeName?: string
   readonly stages: ReadonlyArray<StageRecord>
   readonly milestones: ReadonlyArray<MilestoneRecord>
+  /** How the machine goes down; absent while nobody has asked for it. */
+  readonly shutdown?: ShutdownRecord
 }
 
 /** The operations behind {@link BootReport}: what {@link "./Pipeline.ts"} tells of stages, and what stages tell. */
@@ -64,6 +69,11 @@ export interface BootReportShape {
   readonly stageFailed: (stage: string, reason: string, criticality: Criticality) => Effect.Effect<void>
   readonly stageSkipped: (stage: string, reason: string, facts?: StageFacts) => Effect.Effect<void>
   readonly stageInterrupted: (stage: string) => Effect.Effect<void>
+  /** What it acquired is being released. */
+  readonly stageReleasing: (stage: string) => Effect.Effect<void>
+  readonly stageReleased: (stage: string) => Effect.Effect<void>
+  /** How the machine goes down, up to now. */
+  readonly goingDown: (record: ShutdownRecord) => Effect.Effect<void>
   /** Records a milestone, once: the same name and attributes a second time are ignored, and so is all beyond the first thousand. */
   readonly milestone: (name: string, attributes?: Readonly<Record<string, string>>) => Effect.Effect<void>
   /** The report so far. */
@@ -86,6 +96,9 @@ export const formatAttributes = (attributes: Readonly<Record<string, string>>): 
 
 // The report is rewritten with each, and PID 1 lives for years.
 const MAX_MILESTONES = 1000
+
+// Most stages have nothing to release, or next to nothing.
+const RELEASE_TOLD_MS = 20
 
 const unstated: StageFacts = { criticality: "required", requires: [] }
 
@@ -112,6 +125,7 @@ export class BootReport extends Context.Service<BootReport, BootReportShape>()("
       const milestones: Array<MilestoneRecord> = []
       const seen = new Set<string>()
       const dirty = yield* Latch.make(false)
+      let shutdown: ShutdownRecord | undefined
       const now = Effect.map(kernel.monotonic, (nanos) => Number(nanos / 1000n) / 1000)
 
       const known = (path: string) =>
@@ -147,6 +161,27 @@ export class BootReport extends Context.Service<BootReport, BootReportShape>()("
             kmsg.write("warning", `stage ${stage} skipped ${formatAttributes({ reason })}`),
           ).pipe(Effect.andThen(events.record({ kind: "stage-skipped", stage, reason }))),
         stageInterrupted: (stage) => Effect.asVoid(end(stage, "interrupted")),
+        stageReleasing: (stage) =>
+          Effect.map(now, (startMs) => {
+            const record = stages.get(stage)
+            if (record !== undefined) stages.set(stage, { ...record, release: { startMs, endMs: null } })
+          }),
+        stageReleased: (stage) =>
+          Effect.flatMap(now, (endMs) => {
+            const record = stages.get(stage)
+            if (record?.release === undefined) return Effect.void
+            const { startMs } = record.release
+            stages.set(stage, { ...record, release: { startMs, endMs } })
+            dirty.openUnsafe()
+            return endMs - startMs < RELEASE_TOLD_MS
+              ? Effect.void
+              : kmsg.write("notice", `stage ${stage} released ms=${(endMs - startMs).toFixed(1)}`)
+          }),
+        goingDown: (record) =>
+          Effect.sync(() => {
+            shutdown = record
+            dirty.openUnsafe()
+          }),
         milestone: (name, attributes = {}) =>
           Effect.suspend(() => {
             const text = `milestone ${name} ${formatAttributes(attributes)}`.trimEnd()
@@ -168,6 +203,7 @@ export class BootReport extends Context.Service<BootReport, BootReportShape>()("
             ...(nodeName === "" ? {} : { nodeName }),
             stages: [...stages].map(([name, record]) => ({ name, ...record })),
             milestones: [...milestones],
+            ...(shutdown === undefined ? {} : { shutdown }),
           }
         }),
         changed: Effect.andThen(dirty.await, dirty.close),

@@ -11,33 +11,32 @@
  *   5. reaps orphans from now on
  *   6. runs the pipeline, telling the kernel log what happens
  *   7. waits for a reason to stop: SIGTERM and SIGPWR power off, SIGINT
- *      (Ctrl-Alt-Del) reboots; gives memory back when nothing has happened for half a minute
- *   8. releases what the stages acquired, last acquired first, ends the
- *      processes that are left and unmounts, syncs, and makes the reboot(2) call
+ *      (Ctrl-Alt-Del) reboots, and stages ask by {@link "./Shutdown.ts"}; gives
+ *      memory back when nothing has happened for half a minute
+ *   8. goes down in order: `internal/ShutdownMachine.ts` has a picture of it
  *
  * A boot that fails says why on the console, goes through 8, keeps the kernel's
- * log for the next boot, waits `panic=` seconds (kernel.panic; 0 waits for ever)
- * and reboots.
+ * log for the next boot, waits `panic=` seconds (kernel.panic; 0 waits until
+ * somebody asks) and reboots.
  */
 import * as Cause from "effect/Cause"
-import * as Deferred from "effect/Deferred"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { BootReport, formatAttributes } from "./BootReport.ts"
 import { Events } from "./Events.ts"
 import * as Death from "./Death.ts"
-import { bounded, down, endAndUnmount, release } from "./internal/GoingDown.ts"
+import { last, panicSeconds, works } from "./internal/GoingDown.ts"
 import { keepFile } from "./internal/keepFile.ts"
 import { releaseWhenQuiet } from "./internal/releaseMemory.ts"
+import * as Coordinator from "./internal/ShutdownCoordinator.ts"
 import { Kernel, type Signal } from "./Kernel.ts"
 import { device, Kmsg, loggerLayer } from "./Kmsg.ts"
 import * as LinuxKernel from "./linux/LinuxKernel.ts"
 import type { Pipeline, Provided, StageFailed, Stages } from "./Pipeline.ts"
 import * as Reaper from "./Reaper.ts"
-import * as Shutdown from "./Shutdown.ts"
+import { Shutdown, type ShutdownAction } from "./Shutdown.ts"
 import type * as Stage from "./Stage.ts"
 import { Supervisor } from "./Supervisor.ts"
 
@@ -60,7 +59,10 @@ const EVENTS = "/run/kios/events.json"
 // A process that dies in a loop must not make init write all the time.
 const EVENTS_AT_MOST_EVERY = "1 second"
 
-const actions: Readonly<Partial<Record<Signal, Shutdown.ShutdownAction>>> = {
+/** Whom {@link life} drives, behind the service that stages see. */
+class GoesDown extends Context.Service<GoesDown, Coordinator.Coordinator>()("kios/internal/GoesDown") {}
+
+const actions: Readonly<Partial<Record<Signal, ShutdownAction>>> = {
   SIGTERM: "POWER_OFF",
   SIGPWR: "POWER_OFF",
   SIGINT: "RESTART",
@@ -97,7 +99,15 @@ const main = <S extends Stages>(options: InitOptions<S>): void => {
   const kernel = LinuxKernel.make(options.koffiPath === undefined ? {} : { koffiPath: options.koffiPath })
   for (const name of Object.keys(process.env)) delete process.env[name]
 
-  const platform = Layer.mergeAll(Supervisor.layer, BootReport.layer, loggerLayer, Reaper.layer).pipe(
+  const platform = Layer.mergeAll(Supervisor.layer, loggerLayer, Reaper.layer).pipe(
+    Layer.provideMerge(
+      Layer.effectContext(
+        Effect.map(Coordinator.make, (coordinator) =>
+          Context.make(Shutdown, coordinator.shutdown).pipe(Context.add(GoesDown, coordinator)),
+        ),
+      ),
+    ),
+    Layer.provideMerge(BootReport.layer),
     Layer.provideMerge(Events.layer),
     Layer.provideMerge(Layer.mergeAll(Layer.succeed(Kernel, kernel), Layer.succeed(Kmsg, kmsg))),
   )
@@ -107,11 +117,12 @@ const main = <S extends Stages>(options: InitOptions<S>): void => {
       Effect.provide(platform),
       Effect.provideContext(Death.watchFibers(faults)),
       Effect.catchCause((cause) =>
-        Effect.gen(function* () {
+        Effect.suspend(() => {
           kmsg.writeUnsafe("crit", `error init: ${Cause.pretty(cause)}`)
-          return yield* down(kernel, kmsg, "RESTART", { failed: true, faults })
+          return last(faults)
         }),
       ),
+      Effect.provide(Layer.mergeAll(Layer.succeed(Kernel, kernel), Layer.succeed(Kmsg, kmsg))),
       // Going down in order has failed as well. The kernel's own panic, with
       // its `panic=`, is what is left, and it comes when PID 1 exits.
       Effect.catchCause((cause) =>
@@ -133,16 +144,22 @@ const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions
   yield* Effect.catch(kernel.setOpenFilesLimit(OPEN_FILES), (error) => Effect.logWarning(error.message))
   yield* Effect.catch(kernel.reboot("CAD_OFF"), (error) => Effect.logWarning(error.message))
 
-  const { asked, runSteps, shutdown } = yield* Shutdown.coordinator
-  const scope = yield* Scope.make()
-  yield* Scope.provide(
-    kernel.onSignal(["SIGTERM", "SIGINT", "SIGPWR", "SIGHUP", "SIGUSR2"], (signal) => {
-      const action = actions[signal]
-      if (action !== undefined) Effect.runFork(shutdown.request({ action, by: signal }))
-    }),
-    scope,
+  const coordinator = yield* GoesDown
+  const { request } = coordinator.shutdown
+  const context = yield* Effect.context<never>()
+  const tell = Effect.runForkWith(context)
+  yield* Effect.asVoid(
+    Scope.provide(
+      kernel.onSignal(["SIGTERM", "SIGINT", "SIGPWR", "SIGHUP", "SIGUSR2"], (signal) => {
+        const action = actions[signal]
+        if (action !== undefined) tell(request({ action, by: signal }))
+      }),
+      // Never closed: a second request counts until the end.
+      yield* Scope.make(),
+    ),
   )
 
+  const scope = yield* Scope.make()
   const node = Effect.gen(function* () {
     const services = yield* Layer.buildWithScope(
       options.pipeline.layer as Layer.Layer<Provided<S>, StageFailed, Stage.Platform>,
@@ -168,31 +185,23 @@ const life = Effect.fnUntraced(function* <S extends Stages>(options: InitOptions
         Effect.forkIn(scope),
       )
     }
-    return yield* Deferred.await(asked)
-  }).pipe(Effect.provideService(Shutdown.Shutdown, shutdown))
+  }).pipe(
+    Effect.catchCauseIf(
+      (cause) => !Cause.hasInterruptsOnly(cause),
+      (cause) =>
+        Effect.gen(function* () {
+          const error = Cause.squash(cause) as Partial<StageFailed> & Error
+          yield* kmsg.write(
+            "crit",
+            `boot-failed ${formatAttributes({ stage: error.stage ?? "init", reason: error.reason ?? error.message ?? String(error) })}`,
+          )
+          yield* coordinator.bootFailed(yield* panicSeconds)
+        }),
+    ),
+  )
 
   // A fiber of its own, so that a stage that hangs does not hold up a request to stop.
   const booting = yield* Effect.forkDetach(node)
-  const outcome = yield* Effect.exit(Effect.raceFirst(Fiber.join(booting), Deferred.await(asked)))
-  yield* bounded(Fiber.interrupt(booting), "5 seconds", Effect.void)
-  if (Exit.isFailure(outcome)) {
-    const error = Cause.squash(outcome.cause) as Partial<StageFailed> & Error
-    yield* kmsg.write(
-      "crit",
-      `boot-failed ${formatAttributes({ stage: error.stage ?? "init", reason: error.reason ?? error.message ?? String(error) })}`,
-    )
-  } else {
-    yield* kmsg.write(
-      "notice",
-      `shutting down ${formatAttributes({ action: outcome.value.action, by: outcome.value.by })}`,
-    )
-  }
-  yield* runSteps
-  yield* release(scope, kmsg)
-  // In a test this process is not the machine's init, and the others are not its own.
-  if (process.pid === 1) yield* endAndUnmount(kmsg)
-  return yield* down(kernel, kmsg, Exit.isSuccess(outcome) ? outcome.value.action : "RESTART", {
-    failed: Exit.isFailure(outcome),
-    faults,
-  })
+  const isInit = process.pid === 1
+  return yield* coordinator.drive(yield* works({ coordinator, booting, scope, faults, isInit }))
 })

@@ -199,6 +199,16 @@ export interface ListenSpec {
   readonly serve: (connection: Connection) => Effect.Effect<void>
 }
 
+/** What an input device tells; struct input_event of include/uapi/linux/input.h, without its time. */
+export interface InputEvent {
+  /** EV_KEY is 1. */
+  readonly type: number
+  /** Of a key: KEY_POWER is 116. */
+  readonly code: number
+  /** Of a key: 1 pressed, 0 released, 2 repeated. */
+  readonly value: number
+}
+
 /** The operations behind {@link Kernel}. */
 export interface KernelShape {
   /** mount(2). Runs off the event loop: a device may be slow. */
@@ -325,6 +335,18 @@ export interface KernelShape {
     path: string,
     onChange: (name: string) => void,
   ) => Effect.Effect<void, KernelError, Scope.Scope>
+
+  /**
+   * Hears an input device until the scope closes, or the device is gone; gives its name (EVIOCGNAME).
+   * Waits for nothing: the kernel sends SIGIO when there is something to read (O_ASYNC; see fcntl(2)).
+   *
+   * @param path `/dev/input/event0`
+   * @param onEvent must not throw
+   */
+  readonly watchInput: (
+    path: string,
+    onEvent: (event: InputEvent) => void,
+  ) => Effect.Effect<string, KernelError, Scope.Scope>
 
   /** CLOCK_MONOTONIC in nanoseconds: on a machine that kiOS booted, the time since the kernel started. */
   readonly monotonic: Effect.Effect<bigint>

@@ -11,6 +11,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
 import { BootReport, type StageFacts } from "./BootReport.ts"
 import type {
   Check,
@@ -255,6 +256,7 @@ const observed = (stage: Stage.Any, facts: StageFacts): AnyLayer =>
       yield* report.stageStarted(stage.name, facts)
       const timeout = Duration.fromInputUnsafe(stage.timeout)
       const once = Layer.buildWithMemoMap(stage.layer, memoMap, scope)
+      yield* Scope.addFinalizer(scope, report.stageReleased(stage.name))
       const attempts =
         stage.retry === undefined ? once : Effect.retry(once, stage.retry as Schedule.Schedule<unknown>)
       return yield* attempts.pipe(
@@ -265,6 +267,8 @@ const observed = (stage: Stage.Any, facts: StageFacts): AnyLayer =>
         }),
         Effect.annotateLogs("stage", stage.name),
         Effect.tap(() => report.stageUp(stage.name)),
+        // Added last, it comes first.
+        Effect.tap(() => Scope.addFinalizer(scope, report.stageReleasing(stage.name))),
         Effect.tapCause((cause) =>
           Cause.hasInterruptsOnly(cause)
             ? Effect.void

@@ -15,6 +15,8 @@
  * shims and their pods outlive a restart of containerd. For the same reason no
  * cgroup is ever killed as a whole.
  *
+ * A machine that goes down in a hurry gives it less time ({@link "./Shutdown.ts"}).
+ *
  * What happens is told to {@link "./Events.ts"}.
  */
 import * as Cause from "effect/Cause"
@@ -47,6 +49,7 @@ import type { KernelError } from "./KernelError.ts"
 import type { Liveness } from "./Liveness.ts"
 import type { Readiness } from "./Readiness.ts"
 import type * as RestartPolicy from "./RestartPolicy.ts"
+import { Shutdown } from "./Shutdown.ts"
 import type { Tolerance } from "./Stage.ts"
 
 /** What to keep running. */
@@ -191,14 +194,19 @@ const KEPT_LINES = 40
  */
 export class Supervisor extends Context.Service<Supervisor, SupervisorShape>()("kios/Supervisor") {
   /** Supervises processes of {@link Kernel}. */
-  static readonly layer: Layer.Layer<Supervisor, never, Kernel | Events> = Layer.effect(
+  static readonly layer: Layer.Layer<Supervisor, never, Kernel | Events | Shutdown> = Layer.effect(
     Supervisor,
     Effect.gen(function* () {
       const kernel = yield* Kernel
       const events = yield* Events
+      const shutdown = yield* Shutdown
       return Supervisor.of({
         supervise: (spec) =>
-          supervise(spec).pipe(Effect.provideService(Kernel, kernel), Effect.provideService(Events, events)),
+          supervise(spec).pipe(
+            Effect.provideService(Kernel, kernel),
+            Effect.provideService(Events, events),
+            Effect.provideService(Shutdown, shutdown),
+          ),
       })
     }),
   )
@@ -206,9 +214,10 @@ export class Supervisor extends Context.Service<Supervisor, SupervisorShape>()("
 
 const supervise = Effect.fnUntraced(function* (
   spec: ProcessSpec,
-): Effect.fn.Return<Supervised, never, Kernel | Events | Scope.Scope> {
+): Effect.fn.Return<Supervised, never, Kernel | Events | Shutdown | Scope.Scope> {
   const kernel = yield* Kernel
   const events = yield* Events
+  const shutdown = yield* Shutdown
   const settings = settingsOf(spec)
   const up = yield* Latch.make(false)
   const stopped = yield* Deferred.make<void>()
@@ -362,19 +371,31 @@ const supervise = Effect.fnUntraced(function* (
 
   const handleAll: Effect.Effect<void> = Effect.suspend(() => {
     const input = inputs.shift()
-    return input === undefined
-      ? Effect.sync(() => {
-          handling = false
-        })
-      : Effect.catchCause(handle(input), (cause) =>
-          Effect.logFatal(`supervision itself failed at ${input._tag}: ${wordsOf(cause)}`),
-        )
+    if (input === undefined) {
+      // Here and not in an effect of its own, before which another fiber may tell something that nobody would handle.
+      handling = false
+      return Effect.void
+    }
+    return Effect.catchCause(handle(input), (cause) =>
+      Effect.logFatal(`supervision itself failed at ${input._tag}: ${wordsOf(cause)}`),
+    )
   }).pipe(Effect.repeat({ while: () => handling }), Effect.annotateLogs("process", spec.name))
 
   // First, so that whoever is interrupted here leaves no process behind.
   yield* Effect.addFinalizer(() =>
     tell({ _tag: "Stop" }).pipe(
-      Effect.andThen(Deferred.await(stopped)),
+      Effect.andThen(
+        Effect.raceFirst(
+          Deferred.await(stopped),
+          // Its own timer has the normal time; somebody may be in a hurry.
+          shutdown.grace(settings.stopTimeoutMs).pipe(
+            Effect.andThen(Effect.suspend(() => tell({ _tag: "TimeIsUp", run: machine.run, timer: "stop" }))),
+            Effect.andThen(Deferred.await(stopped)),
+            // A finalizer is not, and would wait for the time to be over.
+            Effect.interruptible,
+          ),
+        ),
+      ),
       Effect.andThen(Scope.close(outputScope, Exit.void)),
     ),
   )

@@ -5,17 +5,22 @@
  * unmounted has its journal replayed at the next boot. So, before reboot(2):
  *
  *   1. SIGTERM to everybody, and time to end
- *   2. SIGKILL to those who stayed
- *   3. every mount away, the last made first; what will not go and lies on a
- *      disk becomes read-only
+ *   2. SIGKILL to those who stayed, who are named
+ *   3. every mount away, the last made first; of what will not go it is said
+ *      who holds it, what lies on a disk becomes read-only, and then it is
+ *      detached
  *
- * kill(2) with pid -1, proc_pid_stat(5), proc_pid_mountinfo(5).
+ * kill(2) with pid -1, proc_pid_stat(5), proc_pid_mountinfo(5), umount2(2).
  */
-import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { holdersOf } from "./internal/holders.ts"
+import * as Mountinfo from "./internal/mountinfo.ts"
 import { Kernel, type Signal } from "./Kernel.ts"
 import type { KernelError } from "./KernelError.ts"
+import { Shutdown } from "./Shutdown.ts"
+
+export type { MountedAt } from "./internal/mountinfo.ts"
 
 // Enough for a database to write its log; the pod's own grace period is the kubelet's business.
 const GRACE = "10 seconds"
@@ -43,53 +48,68 @@ export const isLiveProcess = (stat: string): boolean => {
   return !["", "Z", "X"].includes(state) && (Number(flags) & KERNEL_THREAD) === 0
 }
 
+/** A process that still runs. */
+export interface Survivor {
+  readonly pid: number
+  /** As the kernel has it: at most 15 characters. */
+  readonly name: string
+}
+
 /**
- * The processes other than init that still run, by pid.
+ * The processes other than init that still run.
  *
  * @example
  * ```ts
  * import * as Teardown from "@kios/core/Teardown"
  * import * as Effect from "effect/Effect"
  *
- * const tell = Effect.flatMap(Teardown.survivors, (pids) => Effect.log(`still running: ${pids.join(", ")}`))
+ * const tell = Effect.flatMap(Teardown.survivors, (left) =>
+ *   Effect.log(`still running: ${left.map(({ name }) => name).join(", ")}`),
+ * )
  * ```
  */
-export const survivors: Effect.Effect<ReadonlyArray<number>, KernelError, Kernel> = Effect.gen(function* () {
-  const kernel = yield* Kernel
-  const found: Array<number> = []
-  for (const name of yield* kernel.readDirectory("/proc")) {
-    if (!/^\d+$/u.test(name) || name === "1") continue
-    // It may end while we look.
-    const stat = yield* Effect.catch(kernel.readText(`/proc/${name}/stat`), () => Effect.succeed(""))
-    if (stat !== "" && isLiveProcess(stat)) found.push(Number(name))
-  }
-  return found
-})
+export const survivors: Effect.Effect<ReadonlyArray<Survivor>, KernelError, Kernel> = Effect.gen(
+  function* () {
+    const kernel = yield* Kernel
+    const found: Array<Survivor> = []
+    for (const entry of yield* kernel.readDirectory("/proc")) {
+      if (!/^\d+$/u.test(entry) || entry === "1") continue
+      // It may end while we look.
+      const stat = yield* Effect.catch(kernel.readText(`/proc/${entry}/stat`), () => Effect.succeed(""))
+      if (stat !== "" && isLiveProcess(stat))
+        found.push({ pid: Number(entry), name: stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")")) })
+    }
+    return found
+  },
+)
 
-/** Sends the signal to everybody and waits until nobody is left; returns who is, after `within`. */
-const signalAndWait = Effect.fnUntraced(function* (signal: Signal, within: Duration.Input) {
+const named = (processes: ReadonlyArray<Survivor>): string =>
+  processes.map(({ name, pid }) => `${name} (${pid})`).join(", ")
+
+/** Sends the signal to everybody and waits until nobody is left; returns who is when the time is over. */
+const signalAndWait = Effect.fnUntraced(function* (signal: Signal, time: Effect.Effect<void>) {
   const kernel = yield* Kernel
-  const deadline =
-    (yield* Clock.monotonicTimeNanos) +
-    BigInt(Duration.toMillis(Duration.fromInputUnsafe(within))) * 1_000_000n
-  let left = yield* survivors
-  if (left.length > 0)
-    yield* Effect.catchIf(
-      kernel.kill(EVERYBODY, signal),
-      (error) => error.errno === "ESRCH",
-      () => Effect.void,
-    )
-  while (left.length > 0 && (yield* Clock.monotonicTimeNanos) < deadline) {
-    yield* Effect.sleep("50 millis")
-    left = yield* survivors
-  }
-  return left
+  const left = yield* survivors
+  if (left.length === 0) return left
+  yield* Effect.catchIf(
+    kernel.kill(EVERYBODY, signal),
+    (error) => error.errno === "ESRCH",
+    () => Effect.void,
+  )
+  const nobodyIsLeft = Effect.andThen(Effect.sleep("50 millis"), survivors).pipe(
+    Effect.repeat({ until: (now: ReadonlyArray<Survivor>) => now.length === 0 }),
+  )
+  // Where resources are released nothing else is: who loses the race would be waited for.
+  return yield* Effect.raceFirst(
+    Effect.interruptible(nobodyIsLeft),
+    Effect.interruptible(Effect.andThen(time, survivors)),
+  )
 })
 
 /**
- * Ends every process but init: SIGTERM, `grace` (default 10 seconds), SIGKILL.
- * Returns the pids that even that did not end, which are told. Only PID 1 may
- * call it: kill(2) spares nobody else.
+ * Ends every process but init: SIGTERM, `grace` (default 10 seconds, and less
+ * when somebody is in a hurry), SIGKILL. Who is killed, and who even then does
+ * not end, is told. Only PID 1 may call it: kill(2) spares nobody else.
  *
  * @example
  * ```ts
@@ -100,24 +120,20 @@ const signalAndWait = Effect.fnUntraced(function* (signal: Signal, within: Durat
  */
 export const endProcesses = (
   grace: Duration.Input = GRACE,
-): Effect.Effect<ReadonlyArray<number>, never, Kernel> =>
+): Effect.Effect<ReadonlyArray<Survivor>, never, Kernel | Shutdown> =>
   Effect.gen(function* () {
-    if ((yield* signalAndWait("SIGTERM", grace)).length === 0) return []
-    const left = yield* signalAndWait("SIGKILL", KILL_DEADLINE)
-    if (left.length > 0) yield* Effect.logWarning(`processes ${left.join(", ")} do not end`)
+    const shutdown = yield* Shutdown
+    const stayed = yield* signalAndWait("SIGTERM", shutdown.grace(grace))
+    if (stayed.length === 0) return []
+    yield* shutdown.remark(`killing ${named(stayed)}`)
+    const left = yield* signalAndWait("SIGKILL", Effect.sleep(KILL_DEADLINE))
+    if (left.length > 0) yield* shutdown.remark(`not even SIGKILL ends ${named(left)}`)
     return left
   }).pipe(
     Effect.catch((error) =>
-      Effect.as(Effect.logWarning(`ending what still runs: ${error.message}`), [] as ReadonlyArray<number>),
+      Effect.as(Effect.logWarning(`ending what still runs: ${error.message}`), [] as ReadonlyArray<Survivor>),
     ),
   )
-
-/** A mount, as far as taking it down needs to know it. */
-export interface MountedAt {
-  readonly target: string
-  readonly fstype: string
-  readonly source: string
-}
 
 /**
  * Reads `/proc/self/mountinfo`, in its order. Lines that are none are left out.
@@ -127,21 +143,11 @@ export interface MountedAt {
  * import * as Teardown from "@kios/core/Teardown"
  *
  * Teardown.parseMountinfo("36 35 0:32 / /run rw,nosuid shared:1 - tmpfs tmpfs rw,size=64M")
- * // [{ target: "/run", fstype: "tmpfs", source: "tmpfs" }]
+ * // [{ id: "36", parent: "35", device: "0:32", target: "/run", fstype: "tmpfs", source: "tmpfs", options: "rw,size=64M" }]
  * ```
  */
-export const parseMountinfo = (text: string): ReadonlyArray<MountedAt> =>
-  text.split("\n").flatMap((line) => {
-    const [before = "", after] = line.split(" - ", 2)
-    const target = before.split(" ")[4]
-    if (target === undefined || after === undefined) return []
-    const [fstype = "", source = ""] = after.split(" ")
-    return [{ target: unescape(target), fstype, source: unescape(source) }]
-  })
-
-// Space, tab, newline and backslash are written in octal.
-const unescape = (text: string): string =>
-  text.replaceAll(/\\([0-7]{3})/gu, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
+export const parseMountinfo = (text: string): ReadonlyArray<Mountinfo.MountedAt> =>
+  Mountinfo.parseMountinfo(text)
 
 // The kernel's own, which hold no data and which init still needs.
 const kept = new Set(["proc", "sysfs", "devtmpfs", "rootfs"])
@@ -149,9 +155,10 @@ const kept = new Set(["proc", "sysfs", "devtmpfs", "rootfs"])
 const ROUNDS = 3
 
 /**
- * Unmounts everything except the root and the kernel's own filesystems. What
- * lies on a block device and will not go is made read-only, which writes all of
- * it and leaves the filesystem clean, and is told.
+ * Unmounts everything except the root and the kernel's own filesystems. Of what
+ * will not go it is told who holds it; if it lies on a block device it is made
+ * read-only, which writes all of it and leaves the filesystem clean. Then it
+ * is detached, so that what is below it may go.
  *
  * @example
  * ```ts
@@ -160,23 +167,30 @@ const ROUNDS = 3
  * const before = Teardown.unmountAll // reboot(2) comes next
  * ```
  */
-export const unmountAll: Effect.Effect<void, never, Kernel> = Effect.gen(function* () {
+export const unmountAll: Effect.Effect<void, never, Kernel | Shutdown> = Effect.gen(function* () {
   const kernel = yield* Kernel
-  const mounted = Effect.map(kernel.readText("/proc/self/mountinfo"), (text) =>
+  const shutdown = yield* Shutdown
+  const mounts = Effect.map(kernel.readText("/proc/self/mountinfo"), (text) =>
     parseMountinfo(text)
       .filter(({ fstype, target }) => target !== "/" && !kept.has(fstype))
       .toReversed(),
   )
-  let left = yield* mounted
+  let left = yield* mounts
   for (let round = 0; round < ROUNDS && left.length > 0; round++) {
     for (const { target } of left) yield* Effect.ignore(kernel.umount(target))
-    left = yield* mounted
+    left = yield* mounts
   }
-  for (const { source, target } of left) {
-    if (!source.startsWith("/dev/")) continue
-    yield* Effect.logWarning(`${target} is still in use: making ${source} read-only`)
-    yield* kernel
-      .mount({ source: "none", target, fstype: "none", flags: ["MS_REMOUNT", "MS_RDONLY"] })
-      .pipe(Effect.catch((error) => Effect.logWarning(error.message)))
+  for (const mount of left) {
+    const { source, target } = mount
+    const holders = yield* holdersOf(mount)
+    const onDisk = source.startsWith("/dev/")
+    yield* shutdown.remark(
+      `${target} is busy, held by ${holders.length === 0 ? "nobody that can be found" : holders.join(", ")}${onDisk ? `: making ${source} read-only` : ""}`,
+    )
+    if (onDisk)
+      yield* kernel
+        .mount({ source: "none", target, fstype: "none", flags: ["MS_REMOUNT", "MS_RDONLY"] })
+        .pipe(Effect.catch((error) => shutdown.remark(error.message)))
+    yield* Effect.catch(kernel.umount(target, ["MNT_DETACH"]), (error) => shutdown.remark(error.message))
   }
 }).pipe(Effect.catch((error) => Effect.logWarning(`unmounting: ${error.message}`)))

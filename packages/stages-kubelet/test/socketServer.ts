@@ -2,8 +2,12 @@
 import { Effect, Layer } from "effect"
 import * as fs from "node:fs"
 import * as readline from "node:readline"
+import { BootReport } from "@kios/core/BootReport"
+import { Events } from "@kios/core/Events"
+import { make } from "@kios/core/internal/ShutdownCoordinator"
+import { Kmsg } from "@kios/core/Kmsg"
 import * as LinuxKernel from "@kios/core/linux/LinuxKernel"
-import { coordinator, Shutdown } from "@kios/core/Shutdown"
+import { Shutdown } from "@kios/core/Shutdown"
 import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesystems"
 import { Logind } from "@kios/core/capabilities/Logind"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
@@ -26,7 +30,17 @@ setInterval(() => {
 }, 1)
 
 const main = Effect.gen(function* () {
-  const { runSteps, shutdown } = yield* coordinator
+  const tell = (value: object) => void fs.writeSync(1, `${JSON.stringify(value)}\n`)
+  const platform = yield* Layer.build(
+    BootReport.layer.pipe(
+      Layer.provideMerge(Events.layer),
+      Layer.provideMerge(Layer.merge(LinuxKernel.layer(), Kmsg.layerArray([]))),
+    ),
+  )
+  const { drive, shutdown } = yield* Effect.provideContext(make, platform)
+  yield* Effect.forkScoped(drive({ reboot: () => Effect.sync(() => tell({ down: true })) }), {
+    startImmediately: true,
+  })
   const counted = {
     ...shutdown,
     // Not asked in truth, so that it can be asked again and again.
@@ -39,7 +53,7 @@ const main = Effect.gen(function* () {
     Layer.mergeAll(LogindStage.stage.layer, SystemSocketStage.stage.layer).pipe(
       Layer.provideMerge(
         Layer.mergeAll(
-          LinuxKernel.layer(),
+          Layer.succeedContext(platform),
           Layer.succeed(Shutdown, counted),
           Layer.succeed(EphemeralFilesystems, { mounted: [] }),
           Layer.succeed(PseudoFilesystems, { mounted: [] }),
@@ -54,9 +68,8 @@ const main = Effect.gen(function* () {
       restart: Effect.sync(() => void restarts[what]++),
       state: Effect.succeed({ _tag: "Up", pid: Number(process.argv[2]) }),
     })
-  const tell = (value: object) => void fs.writeSync(1, `${JSON.stringify(value)}\n`)
   readline.createInterface({ input: process.stdin }).on("line", (line) => {
-    if (line === "steps") return void Effect.runPromise(runSteps).then(() => tell({ down: true }))
+    if (line === "steps") return void Effect.runPromise(shutdown.request({ action: "HALT", by: "a test" }))
     tell({
       longest,
       requests,

@@ -1,8 +1,9 @@
 // A stage that listens, on a machine in memory, with a way down that the test drives.
-import { Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { Peer } from "@kios/core/Kernel"
-import { coordinator, Shutdown, type ShutdownRequest } from "@kios/core/Shutdown"
+import { make } from "@kios/core/internal/ShutdownCoordinator"
+import { Shutdown, type ShutdownRequest } from "@kios/core/Shutdown"
 import { EphemeralFilesystems } from "@kios/core/capabilities/EphemeralFilesystems"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 import type * as Stage from "@kios/core/Stage"
@@ -25,7 +26,12 @@ export const up = <I, E>(
     const machine = TestMachine.make({ files: { "/run/": "" } })
     yield* machine.kernel.makeDirectory("/proc")
     yield* machine.kernel.mount({ source: "proc", target: "/proc", fstype: "proc", flags: [] })
-    const { runSteps, shutdown } = yield* coordinator
+    const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
+    const platform = yield* Layer.build(TestMachine.platform(machine))
+    const { drive, shutdown } = yield* Effect.provideContext(make, platform)
+    const rebooted = yield* Deferred.make<void>()
+    const reboot = () => Effect.asVoid(Deferred.succeed(rebooted, undefined))
+    yield* Effect.forkScoped(Effect.provideContext(drive({ reboot }), platform), { startImmediately: true })
     const requests: Array<ShutdownRequest> = []
     const counted = Layer.succeed(Shutdown, {
       ...shutdown,
@@ -35,11 +41,10 @@ export const up = <I, E>(
           shutdown.request(request),
         ),
     })
-    const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
     const services = yield* Layer.build(
       Layer.provideMerge(
         layer,
-        Layer.mergeAll(before, Layer.provideMerge(counted, TestMachine.platform(machine))),
+        Layer.mergeAll(before, Layer.provideMerge(counted, Layer.succeedContext(platform))),
       ),
     ).pipe(Scope.provide(scope))
     return {
@@ -47,11 +52,11 @@ export const up = <I, E>(
       scope,
       services,
       requests,
-      /** What Init does first when the machine is asked to go down. */
-      steps: Effect.forkChild(Effect.provide(runSteps, services), { startImmediately: true }),
+      /** Over when what comes first, when the machine is asked to go down, is. */
+      steps: Effect.forkChild(Deferred.await(rebooted), { startImmediately: true }),
       goDown: Effect.gen(function* () {
         yield* shutdown.request({ action: "POWER_OFF", by: "a test" })
-        return yield* Effect.forkChild(Effect.provide(runSteps, services), { startImmediately: true })
+        return yield* Effect.forkChild(Deferred.await(rebooted), { startImmediately: true })
       }),
       client: (peer?: Partial<Peer>) => machine.connect(path, peer),
     }

@@ -149,16 +149,13 @@ const usable = Effect.fnUntraced(function* (device: string) {
   return content.ext4
 })
 
+// What is busy stays: once every process has ended it is tried again, and only then is it made read-only and detached.
+// Detached now, its filesystem would stay mounted for writing where nobody can get at it.
 const release = (target: string) =>
   Effect.flatMap(Kernel, (kernel) =>
-    target === MOUNT_POINT
-      ? Effect.catch(kernel.umount(target), (error) =>
-          Effect.andThen(
-            Effect.logWarning(`${error.message}; detaching it`),
-            Effect.ignore(kernel.umount(target, ["MNT_DETACH"])),
-          ),
-        )
-      : Effect.ignore(kernel.umount(target, ["MNT_DETACH"])),
+    Effect.catch(kernel.umount(target), (error) =>
+      Effect.logWarning(`${error.message}; it is tried again when every process has ended`),
+    ),
   )
 
 const mountDevice = Effect.fnUntraced(function* (candidate: DataDevice.Candidate) {

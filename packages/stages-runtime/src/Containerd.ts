@@ -8,6 +8,7 @@ import * as Schedule from "effect/Schedule"
 import { BootReport } from "@kios/core/BootReport"
 import { Kernel } from "@kios/core/Kernel"
 import * as Readiness from "@kios/core/Readiness"
+import { Shutdown } from "@kios/core/Shutdown"
 import * as Stage from "@kios/core/Stage"
 import { Supervisor, tolerates } from "@kios/core/Supervisor"
 import { BootModules } from "@kios/core/capabilities/BootModules"
@@ -30,8 +31,19 @@ const LOG_BYTES = 2 * 1024 * 1024
 const FIFO = "/run/containerd.log"
 // Slow disks and emulated machines; a healthy start takes a second or two.
 const READY_WITHIN = "2 minutes"
+// Enough for a database to write its log; the pod's own grace period was the kubelet's business.
+const CONTAINER_GRACE = "10 seconds"
+const STOP_WITHIN = "20 seconds"
 // Longer, so that a start that takes too long is what the error tells.
 const TOLD_WITHIN = "130 seconds"
+
+/** Ends what the kubelet has left, by containerd while it runs; `remaining-pods` ends what is left of that by signals. */
+const stopContainers = (client: Client.ContainerdClient["Service"]) =>
+  Effect.flatMap(Shutdown, (shutdown) => client.stopTasks({ grace: CONTAINER_GRACE, shutdown })).pipe(
+    Effect.interruptible,
+    Effect.timeout(STOP_WITHIN),
+    Effect.catch((error) => Effect.logWarning(`containers are not stopped by containerd: ${error.message}`)),
+  )
 
 /**
  * The stage, for a configuration of one's own. It is up when containerd
@@ -88,6 +100,8 @@ export const make = (config: ContainerdConfig.ContainerdConfigOptions) => {
       })
       const client = yield* Client.make(config.address)
       yield* process.awaitUp(TOLD_WITHIN)
+      // Released after the kubelet, which would start them again, and before containerd.
+      yield* Effect.addFinalizer(() => stopContainers(client))
       yield* report.milestone("containerd-ready")
       return Context.make(ContainerRuntime, { endpoint: `unix://${config.address}`, process }).pipe(
         Context.add(Client.ContainerdClient, client),

@@ -65,7 +65,10 @@ export const causeOf = (log: PersistedLog): string => {
   }
   const failed = last(/^kios: boot-failed (.*)$/u)
   if (failed !== undefined) return `boot failed: ${failed}`
-  return last(/^kios: error init: (went on after .*)$/u)?.replace(/^/u, "init ") ?? log.reason.toLowerCase()
+  const wentOn = last(/^kios: error init: (went on after .*)$/u)
+  if (wentOn !== undefined) return `init ${wentOn}`
+  const goingDown = last(/^kios: (?:error|warn) shutdown: (.*)$/u)
+  return goingDown === undefined ? log.reason.toLowerCase() : `not in order: ${goingDown}`
 }
 
 const pathOf = ({ at }: PersistedLog): string =>

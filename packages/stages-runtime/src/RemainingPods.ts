@@ -11,6 +11,7 @@ import * as Stage from "@kios/core/Stage"
 import * as Teardown from "@kios/core/Teardown"
 import { DataPartition } from "@kios/core/capabilities/DataPartition"
 import { PodSweep } from "@kios/core/capabilities/PodSweep"
+import { ShutdownLog } from "@kios/core/capabilities/ShutdownLog"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 
 // Enough for a database to write its log. A container's first process that has
@@ -63,6 +64,8 @@ export const stage = Stage.make({
   name: "remaining-pods",
   description: "at shutdown, end and unmount what pods left",
   requires: [PseudoFilesystems, DataPartition],
+  // Released after it: what is kept of the way down has to know who was killed.
+  wants: [ShutdownLog],
   provides: [PodSweep],
   layer: Layer.effect(
     PodSweep,

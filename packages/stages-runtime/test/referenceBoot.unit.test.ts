@@ -20,7 +20,7 @@ it.live("boots, and goes down in order", () =>
     )
     for (const stage of record.stages)
       assert.strictEqual(stage.outcome, "up", `${stage.name}: ${stage.reason}`)
-    assert.strictEqual(record.stages.length, 27)
+    assert.strictEqual(record.stages.length, 29)
     assert.strictEqual(machine.hostname(), "node-7")
     assert.strictEqual(machine.sysctls.get("net.bridge.bridge-nf-call-iptables"), "1")
     assert.isTrue(machine.interfaces.get("lo"))
@@ -76,10 +76,10 @@ it.live("boots, and goes down in order", () =>
         .filter((line) => !line.startsWith("kill(")),
       [
         'umount2("/etc", MNT_DETACH)',
-        'umount2("/var/log", MNT_DETACH)',
-        'umount2("/opt/cni/bin", MNT_DETACH)',
-        'umount2("/var/lib/kubelet", MNT_DETACH)',
-        'umount2("/var/lib/containerd", MNT_DETACH)',
+        'umount2("/var/log", 0)',
+        'umount2("/opt/cni/bin", 0)',
+        'umount2("/var/lib/kubelet", 0)',
+        'umount2("/var/lib/containerd", 0)',
         'umount2("/run/kios/data", 0)',
       ],
     )

@@ -30,8 +30,10 @@ import * as Loopback from "@kios/stages-runtime/Loopback"
 import * as MachineId from "@kios/stages-runtime/MachineId"
 import * as PersistentStore from "@kios/stages-runtime/PersistentStore"
 import * as PodMilestones from "@kios/stages-runtime/PodMilestones"
+import * as PowerButton from "@kios/stages-runtime/PowerButton"
 import * as PreviousBoot from "@kios/stages-runtime/PreviousBoot"
 import * as RemainingPods from "@kios/stages-runtime/RemainingPods"
+import * as ShutdownLog from "@kios/stages-runtime/ShutdownLog"
 import * as Sysctl from "@kios/stages-runtime/Sysctl"
 import * as Watchdog from "@kios/stages-runtime/Watchdog"
 import { kubeconfig } from "../../stages-kubelet/test/life.ts"
@@ -60,6 +62,7 @@ export const pipeline = (address: string) =>
     DiskGrow.stage,
     PersistentStore.stage,
     PreviousBoot.stage,
+    ShutdownLog.stage,
     RemainingPods.stage,
     EtcOverlay.stage,
     Containerd.make({ ...ContainerdConfig.reference, address }),
@@ -67,6 +70,7 @@ export const pipeline = (address: string) =>
     modules.node,
     modules.pods,
     modules.data,
+    PowerButton.stage,
     Watchdog.stage,
     Sysctl.stage,
     Loopback.stage,
@@ -226,6 +230,7 @@ export const node = (
       bridge: {},
       br_netfilter: { needs: ["bridge"], sysctls: { "net.bridge.bridge-nf-call-iptables": "0" } },
     },
+    inputs: { event0: "Power Button", event1: "AT keyboard" },
     sysctls: { "net.ipv4.ip_forward": "0", "kernel.pid_max": "32768" },
     disks: options.disks ?? { vda: dataDisk() },
   })

@@ -13,6 +13,7 @@ import { Kernel, type KernelShape, type ResourceLimits, type Signal } from "../K
 import { KernelError } from "../KernelError.ts"
 import * as abi from "./abi.ts"
 import * as files from "./files.ts"
+import { watchInput } from "./input.ts"
 import * as libc from "./libc.ts"
 import * as memory from "./memory.ts"
 import * as modules from "./modules.ts"
@@ -274,6 +275,7 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
         return ioctl(target, "EXT4_IOC_RESIZE_FS", { blocks }, abi.EXT4_IOC_RESIZE_FS, argument)
       }),
     openWatchdog: openWatchdog(c),
+    watchInput: watchInput(c),
     ...children,
     openOutput,
     listen: listen(c),

@@ -98,6 +98,18 @@ export const ALL_DESCRIPTORS = 0xffff_ffff
 export const RLIMIT_NOFILE = 7
 export const RLIMIT_CORE = 4
 
+/** fcntl(2) */
+export const F_SETFL = 4
+export const F_SETOWN = 8
+export const O_ASYNC = 0x2000
+
+/** include/uapi/linux/input.h: struct input_event begins with a struct timeval of 16 bytes. */
+export const INPUT_EVENT_BYTES = 24
+export const INPUT_EVENT_TYPE_OFFSET = 16
+/** _IOC(_IOC_READ, 'E', 0x06, 256) */
+export const EVIOCGNAME = 0x81004506
+export const INPUT_NAME_BYTES = 256
+
 /** include/uapi/linux/blkpg.h: struct blkpg_ioctl_arg points at a struct blkpg_partition. */
 export const BLKPG = 0x1269
 export const blkpgOperations = { BLKPG_ADD_PARTITION: 1, BLKPG_RESIZE_PARTITION: 3 } as const

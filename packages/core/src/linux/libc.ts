@@ -36,6 +36,7 @@ const prototypes = {
   waitpid: "int waitpid(int pid, void *status, int options)",
   socket: "int socket(int domain, int type, int protocol)",
   close: "int close(int fd)",
+  fcntl: "int fcntl(int fd, int cmd, long argument)",
   ioctl: "int ioctl(int fd, unsigned long request, void *argument)",
   setrlimit: "int setrlimit(int resource, const void *limit)",
   // syscall(2) too, with the registers of init_module(2).

@@ -50,6 +50,7 @@ export const errnos: Readonly<Record<Fallible, ReadonlyArray<string>>> = {
   openWatchdog: ["EACCES", "EBUSY", "ENODEV", "ENOENT", "ENOTTY"],
   setWatchdogTimeout: ["EINVAL", "EOPNOTSUPP"],
   feedWatchdog: ["EIO"],
+  watchInput: ["EACCES", "ENODEV", "ENOENT", "ENOTTY"],
   disarmWatchdog: ["EIO"],
   spawn: ["EACCES", "EAGAIN", "ENOENT", "ENOEXEC", "ENOMEM"],
   openOutput: ["EMFILE", "ENFILE"],

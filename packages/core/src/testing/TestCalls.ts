@@ -45,6 +45,7 @@ const syscalls = {
   rename: ["rename"],
   unlink: ["unlink"],
   watchDirectory: ["inotify_add_watch"],
+  watchInput: ["open", "ioctl"],
 } as const
 
 /** An operation of the Kernel door. */
@@ -61,6 +62,7 @@ export const reads: ReadonlySet<Operation> = new Set([
   "readDirectory",
   "stat",
   "readLink",
+  "watchInput",
   "watchDirectory",
 ] satisfies ReadonlyArray<Operation>)
 

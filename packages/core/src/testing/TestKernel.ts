@@ -17,6 +17,7 @@ import type { MountTable, Propagation } from "./TestMounts.ts"
 import type { Processes } from "./TestProcesses.ts"
 import { CgroupDirectory } from "./TestCgroups.ts"
 import { nameIn } from "./TestModules.ts"
+import { InputDevice } from "./TestInput.ts"
 import type { Sockets } from "./TestSockets.ts"
 import { WatchdogDevice } from "./TestWatchdog.ts"
 
@@ -324,6 +325,19 @@ export const make = (state: MachineState): KernelShape => {
       ),
     ...blockOperations(operate, table, state.addPartition),
     ...fileOperations(operate, table),
+    watchInput: (path, onEvent) =>
+      Effect.map(
+        Effect.acquireRelease(
+          operate("watchInput", "ioctl", `open(${quote(path)}, O_RDONLY)`, { path }, () => {
+            const { inode } = opening(() => table.find(path))
+            const device = inode instanceof InputDevice ? inode : refuse("ENOTTY")
+            device.listeners.add(onEvent)
+            return device
+          }),
+          (device) => Effect.sync(() => void device.listeners.delete(onEvent)),
+        ),
+        ({ label }) => label,
+      ),
     watchDirectory: (path, onChange) =>
       Effect.asVoid(
         Effect.acquireRelease(

@@ -17,6 +17,7 @@ import { assertLines, type Call, CallLog, lineOf, type Operation, type Syscall }
 import { deviceName, type TestDisk } from "./TestDisks.ts"
 import { Directory, type FileTree, plant, refuse, RegularFile, SpecialFile } from "./TestFiles.ts"
 import * as Filesystems from "./TestFilesystems.ts"
+import * as TestInput from "./TestInput.ts"
 import * as TestKernel from "./TestKernel.ts"
 import { MountTable } from "./TestMounts.ts"
 import * as MountView from "./TestMountView.ts"
@@ -80,6 +81,8 @@ export interface TestMachineOptions {
   readonly interfaces?: ReadonlyArray<string>
   /** Devices in /sys/bus: modalias by `BUS/NAME`. */
   readonly devices?: Readonly<Record<string, string>>
+  /** Input devices in /dev/input: name by node (`event0`). */
+  readonly inputs?: Readonly<Record<string, string>>
   /** The watchdog timer that it has without a module, as /dev/watchdog0. */
   readonly watchdog?: WatchdogSpec
   /** Bytes of RAM (default 512 MiB). */
@@ -167,6 +170,8 @@ export interface TestMachine {
   readonly write: (files: FileTree) => void
   /** A disk appears, as when its driver has found it. */
   readonly plug: (name: string, disk: TestDisk) => void
+  /** Input devices: more of them, and what they tell. */
+  readonly inputs: TestInput.Inputs
   /** Modules that are in, with the parameters that they were given, in order. */
   readonly modules: ReadonlyMap<string, string>
   /** Values of kernel parameters. */
@@ -265,6 +270,8 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
   for (const name of options.interfaces ?? ["lo", "eth0"]) addInterface(name)
   plantDevices(sys, options.devices ?? {})
   const firmware = TestFirmware.make(dev, sys)
+  const inputs = TestInput.make(dev, sys)
+  for (const [node, name] of Object.entries(options.inputs ?? {})) inputs.add(node, name)
   if (options.watchdog !== undefined) firmware.addWatchdog(options.watchdog)
   const types = Filesystems.make({
     table: () => table,
@@ -393,6 +400,7 @@ export const make = (options: TestMachineOptions = {}): TestMachine => {
       }
     },
     plug,
+    inputs,
     modules: loaded,
     sysctls,
     interfaces,
@@ -431,7 +439,10 @@ const prefixes = (path: string): ReadonlyArray<string> => {
 export const platform = (
   machine: TestMachine,
 ): Layer.Layer<Kernel | Supervisor | BootReport | Events | Shutdown | Kmsg> =>
-  Layer.mergeAll(Supervisor.layer, Shutdown.layer, BootReport.layer, loggerLayer).pipe(
+  Supervisor.layer.pipe(
+    Layer.provideMerge(Shutdown.layer),
+    Layer.provideMerge(BootReport.layer),
+    Layer.provideMerge(loggerLayer),
     Layer.provideMerge(Events.layer),
     Layer.provideMerge(Layer.mergeAll(machine.layer, Kmsg.layerArray(machine.kmsg))),
   )

@@ -48,6 +48,14 @@ check("what is no watchdog is none", function* (k, dir) {
   yield* refused(k.openWatchdog(`${dir}/missing`), "open ENOENT")
   assert.equal(yield* k.readText(`${dir}/file`), "")
 })
+check("what is no input device is none", function* (k, dir) {
+  yield* k.writeFile(`${dir}/file`, "")
+  const hear = (path: string) => Effect.scoped(k.watchInput(path, () => {}))
+  yield* refused(hear(`${dir}/file`), "ioctl ENOTTY")
+  yield* refused(hear("/dev/null"), "ioctl ENOTTY")
+  yield* refused(hear(dir), "ioctl ENOTTY")
+  yield* refused(hear(`${dir}/missing`), "open ENOENT")
+})
 checkMachine("pstore shows what was kept, and takes nothing", function* (k) {
   const target = "/sys/fs/pstore"
   yield* k.mount({

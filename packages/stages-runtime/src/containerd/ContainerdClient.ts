@@ -12,6 +12,7 @@ import type { GrpcError } from "./GrpcStatus.ts"
 import * as Health from "./Health.ts"
 import { importImage, type ImageImportError, type ImportedImage, type ImportRequest } from "./ImageImport.ts"
 import * as Images from "./Images.ts"
+import { stopTasks, type StopTasksOptions } from "./StopTasks.ts"
 import { type TaskStart, taskStarts } from "./TaskStarts.ts"
 import * as Version from "./Version.ts"
 
@@ -73,6 +74,8 @@ export class ContainerdClient extends Context.Service<
     ) => Effect.Effect<ReadonlyArray<ImportedImage>, ImageImportError>
     /** All image records of the namespace. */
     readonly images: Effect.Effect<ReadonlyArray<Images.Image>, GrpcError>
+    /** Ends the namespace's containers: see {@link stopTasks}. */
+    readonly stopTasks: (options: Omit<StopTasksOptions, "namespace">) => Effect.Effect<void, GrpcError>
     /** See {@link taskStarts}. */
     readonly taskStarts: Stream.Stream<TaskStart>
   }
@@ -115,6 +118,7 @@ export const make = (
         namespace,
         timeout: callTimeout,
       }),
+      stopTasks: (options) => stopTasks(grpc, { ...options, namespace }),
       taskStarts: taskStarts(grpc, namespace),
     }),
   )

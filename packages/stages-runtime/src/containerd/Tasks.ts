@@ -1,7 +1,9 @@
 /** containerd.services.tasks.v1.Tasks (api/services/tasks/v1/tasks.proto, api/types/task/task.proto). */
-import { text, visitFields } from "./Proto.ts"
+import { BinaryWriter, text, visitFields, writeString, writeTrue } from "./Proto.ts"
 
 export const list = "/containerd.services.tasks.v1.Tasks/List"
+
+export const kill = "/containerd.services.tasks.v1.Tasks/Kill"
 
 /** Status: UNKNOWN = 0, CREATED = 1, RUNNING = 2, STOPPED = 3, PAUSED = 4, PAUSING = 5. */
 export type TaskStatus = "UNKNOWN" | "CREATED" | "RUNNING" | "STOPPED" | "PAUSED" | "PAUSING"
@@ -12,6 +14,12 @@ export interface Task {
   readonly containerId: string
   readonly pid: number
   readonly status: TaskStatus
+}
+
+/** KillRequest: container_id = 1, signal = 3, all = 4 (every process of the container, and not only its first). */
+export const encodeKillRequest = (containerId: string, signal: number, all: boolean): Uint8Array => {
+  const writer = writeString(new BinaryWriter(), 1, containerId).tag(3, 0).uint32(signal)
+  return (all ? writeTrue(writer, 4) : writer).finish()
 }
 
 /** Process: container_id = 1, id = 2, pid = 3, status = 4. */

@@ -2,12 +2,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Schedule } from "effect"
 import * as fs from "node:fs"
+import { BootReport } from "@kios/core/BootReport"
 import { type Event, Events, type Recorded } from "@kios/core/Events"
 import type { Signal } from "@kios/core/Kernel"
 import * as Kernel from "@kios/core/Kernel"
 import { Kmsg } from "@kios/core/Kmsg"
 import * as LinuxKernel from "@kios/core/linux/LinuxKernel"
 import * as Readiness from "@kios/core/Readiness"
+import { Shutdown } from "@kios/core/Shutdown"
 import { Supervisor } from "@kios/core/Supervisor"
 import { liveness } from "@kios/stages-runtime/containerd/Liveness"
 import { awaitReady } from "@kios/stages-runtime/containerd/Probe"
@@ -18,6 +20,8 @@ const binary = containerdBinary()
 
 const platform = (kmsg: Array<string>) =>
   Supervisor.layer.pipe(
+    Layer.provideMerge(Shutdown.layer),
+    Layer.provideMerge(BootReport.layer),
     Layer.provideMerge(Events.layer),
     Layer.provideMerge(Layer.merge(LinuxKernel.layer(), Kmsg.layerArray(kmsg))),
   )

@@ -1,0 +1,78 @@
+/**
+ * Every way in which a node is asked to go down, with a pod that takes 10
+ * seconds to end well: it is given them, the data partition is clean, and the
+ * machine leaves by itself. docs/shutdown.md has the table of what is asserted.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import * as Machine from "./Machine.ts"
+
+// Deadlines of the steps after what the kubelet waits for: see docs/shutdown.md.
+const MARGIN = 120
+const HOOK_SECONDS = 10
+const GRACE_SECONDS = 8
+
+describe("the power button", () => {
+  it.live(
+    "is pressed: the pod's hook is waited for, one that ignores SIGTERM is not, and the next boot says so",
+    () =>
+      Effect.gen(function* () {
+        const disk = yield* Machine.disk({
+          hooked: Machine.hookedPod("hooked", HOOK_SECONDS),
+          stubborn: Machine.stubbornPod("stubborn", GRACE_SECONDS),
+        })
+        yield* Effect.gen(function* () {
+          const node = yield* Machine.boot(disk)
+          // The log is in RAM: what the kubelet says while it ends pods has to be taken to the disk as it says it.
+          yield* node.lines(
+            `tail -n +1 -F /host/run/kios/log/kubelet.log > /host/run/kios/data/${Machine.FOUND}/kubelet.log 2>/dev/null &`,
+          )
+          yield* node.machine.vm.qmp.systemPowerdown
+          const { read, took } = yield* node.poweredOff()
+          assert.include(node.said()[0], 'action=POWER_OFF by="power button"')
+          assert.strictEqual(read(`${Machine.FOUND}/hooked`), "begun\ndone\n")
+          assert.isBelow(took, HOOK_SECONDS + MARGIN)
+          const kubelet = read(`${Machine.FOUND}/kubelet.log`)
+          assert.match(kubelet, /Creating node shutdown manager/)
+          assert.match(kubelet, /Shutdown manager detected new shutdown event/)
+          console.log(
+            `power button: down after ${took.toFixed(1)} s\n${node
+              .said()
+              .filter((line) => line.startsWith("kios: "))
+              .join("\n")}`,
+          )
+        }).pipe(Effect.scoped)
+        // What is kept of it.
+        const again = yield* Machine.boot(disk)
+        const previous = (yield* again.lines("cat /host/run/kios/boot.json")).join("\n")
+        assert.match(previous, /"how": "POWER_OFF asked by power button, which took \d+\.\d s/)
+        const kept = (yield* again.lines("cat /host/var/log/kios/previous-shutdown-*.json")).join("\n")
+        assert.match(kept, /"name": "before\/\w+",/)
+        yield* again.lines(Machine.signal("PWR"))
+        const { read } = yield* again.poweredOff()
+        assert.include(again.said()[0], "action=POWER_OFF by=SIGPWR")
+        assert.strictEqual(read(`${Machine.FOUND}/hooked`), "begun\ndone\n".repeat(2))
+      }).pipe(Effect.scoped),
+  )
+})
+
+describe("one machine", () => {
+  it.live(
+    "restarts by Ctrl-Alt-Del and by SIGINT, and powers off by SIGTERM, its pods ended well each time",
+    () =>
+      Effect.gen(function* () {
+        const disk = yield* Machine.disk({ hooked: Machine.hookedPod("hooked", HOOK_SECONDS) })
+        const node = yield* Machine.boot(disk)
+        yield* node.machine.vm.qmp.sendKey(["ctrl", "alt", "delete"])
+        yield* node.left("restart")
+        assert.include(node.said()[0], "action=RESTART by=SIGINT")
+        yield* node.up
+        yield* node.lines(Machine.signal("INT"))
+        yield* node.left("restart")
+        yield* node.up
+        yield* node.lines(Machine.signal("TERM"))
+        const { read } = yield* node.poweredOff()
+        assert.strictEqual(read(`${Machine.FOUND}/hooked`), "begun\ndone\n".repeat(3))
+      }).pipe(Effect.scoped),
+  )
+})
