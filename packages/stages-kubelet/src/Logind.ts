@@ -173,7 +173,8 @@ const listen = Effect.fnUntraced(function* (delayMax: Duration.Duration) {
       yield* released.await
     }
   }).pipe(
-    Effect.onInterrupt(() => Effect.logWarning(`going down without waiting for ${whoOf(inhibitors)}`)),
+    // Late, or somebody is in a hurry: who it was belongs to what is kept of this shutdown.
+    Effect.onInterrupt(() => shutdown.remark(`going down without waiting for ${whoOf(inhibitors)}`)),
     Effect.provideService(Kernel, kernel),
   )
 
