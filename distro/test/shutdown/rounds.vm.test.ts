@@ -8,27 +8,30 @@ import { assertClean } from "./Partition.ts"
 // A round is a boot under emulation: some fifty of them are for the soak.
 const ROUNDS = scaled(3, 50)
 
-it.live(`${ROUNDS} rounds of boot and shutdown leave the disk clean each time`, () =>
-  Effect.gen(function* () {
-    const disk = yield* Machine.disk({ hooked: Machine.hookedPod("hooked", 1) })
-    const node = yield* Machine.boot(disk)
-    const { qmp } = node.machine.vm
-    const times: Array<number> = []
-    for (let round = 1; round < ROUNDS; round++) {
-      yield* node.lines(Machine.signal("INT"))
-      times.push(yield* node.left("restart"))
-      // The firmware does not write; so that nobody else does while we look.
-      yield* qmp.stop
-      assertClean(disk, disk.directory)
-      yield* qmp.cont
-      yield* node.up
-    }
-    yield* node.lines(Machine.signal("TERM"))
-    const { read, took } = yield* node.poweredOff()
-    times.push(took)
-    assert.strictEqual(read(`${Machine.FOUND}/hooked`), "begun\ndone\n".repeat(ROUNDS))
-    console.log(
-      `shutdown rounds: ${ROUNDS}, clean every time; ${Math.min(...times).toFixed(1)} to ${Math.max(...times).toFixed(1)} s each`,
-    )
-  }).pipe(Effect.scoped),
+it.live(
+  `${ROUNDS} rounds of boot and shutdown leave the disk clean each time`,
+  () =>
+    Effect.gen(function* () {
+      const disk = yield* Machine.disk({ hooked: Machine.hookedPod("hooked", 1) })
+      const node = yield* Machine.boot(disk)
+      const { qmp } = node.machine.vm
+      const times: Array<number> = []
+      for (let round = 1; round < ROUNDS; round++) {
+        yield* node.lines(Machine.signal("INT"))
+        times.push(yield* node.left("restart"))
+        // The firmware does not write; so that nobody else does while we look.
+        yield* qmp.stop
+        assertClean(disk, disk.directory)
+        yield* qmp.cont
+        yield* node.up
+      }
+      yield* node.lines(Machine.signal("TERM"))
+      const { read, took } = yield* node.poweredOff()
+      times.push(took)
+      assert.strictEqual(read(`${Machine.FOUND}/hooked`), "begun\ndone\n".repeat(ROUNDS))
+      console.log(
+        `shutdown rounds: ${ROUNDS}, clean every time; ${Math.min(...times).toFixed(1)} to ${Math.max(...times).toFixed(1)} s each`,
+      )
+    }).pipe(Effect.scoped),
+  scaled(45, 600) * 60_000,
 )
