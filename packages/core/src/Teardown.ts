@@ -151,14 +151,19 @@ export const parseMountinfo = (text: string): ReadonlyArray<Mountinfo.MountedAt>
 
 // The kernel's own, which hold no data and which init still needs.
 const kept = new Set(["proc", "sysfs", "devtmpfs", "rootfs"])
+// What they hold is gone with the machine, so who holds them is of no interest.
+const inMemory = new Set([
+  ...["bpf", "cgroup2", "debugfs", "devpts", "efivarfs", "hugetlbfs", "mqueue", "nsfs", "pstore", "ramfs"],
+  ...["securityfs", "tmpfs", "tracefs"],
+])
 // A mount may hide another one, or hold it by its layers.
 const ROUNDS = 3
 
 /**
  * Unmounts everything except the root and the kernel's own filesystems. Of what
- * will not go it is told who holds it; if it lies on a block device it is made
- * read-only, which writes all of it and leaves the filesystem clean. Then it
- * is detached, so that what is below it may go.
+ * will not go, and is not in memory only, it is told who holds it. If it lies
+ * on a block device it is made read-only, which writes all of it and leaves the
+ * filesystem clean. Then it is detached, so that what is below it may go.
  *
  * @example
  * ```ts
@@ -181,7 +186,11 @@ export const unmountAll: Effect.Effect<void, never, Kernel | Shutdown> = Effect.
     left = yield* mounts
   }
   for (const mount of left) {
-    const { source, target } = mount
+    const { fstype, source, target } = mount
+    if (inMemory.has(fstype)) {
+      yield* Effect.ignore(kernel.umount(target, ["MNT_DETACH"]))
+      continue
+    }
     const holders = yield* holdersOf(mount)
     const onDisk = source.startsWith("/dev/")
     yield* shutdown.remark(

@@ -12,7 +12,7 @@ import * as Readiness from "@kios/core/Readiness"
 import { Shutdown, type ShutdownAction } from "@kios/core/Shutdown"
 import { Supervisor } from "@kios/core/Supervisor"
 import * as TestMachine from "@kios/core/testing/TestMachine"
-import { forever, ignoring } from "@kios/core/testing/TestPrograms"
+import { ignoring } from "@kios/core/testing/TestPrograms"
 
 const DUMP = "/sys/module/printk/parameters/always_kmsg_dump"
 
@@ -328,12 +328,22 @@ it.effect("a machine that does not go down is the kernel's to end: init dies", (
 
 it.effect("remarks stand in the record, with the step that they are about", () =>
   Effect.gen(function* () {
-    const { ask, machine, record } = yield* node({ programs: { "/bin/agent": forever } })
-    machine.failOn("umount", "EBUSY", { path: "/var" })
+    const { ask, machine, record } = yield* node({
+      filesystems: [...TestMachine.builtinFilesystems, "overlay"],
+    })
+    yield* machine.kernel.makeDirectory("/etc")
+    yield* machine.kernel.mount({
+      source: "overlay",
+      target: "/etc",
+      fstype: "overlay",
+      flags: [],
+      options: "lowerdir=/etc:/run",
+    })
+    machine.failOn("umount", "EBUSY", { path: "/etc" })
     yield* ask()
     yield* TestClock.adjust("10 millis")
     const mounts = (yield* record)?.steps.find(({ name }) => name === "mounts")
-    assert.match(mounts?.remarks[0] ?? "", /^\/var is busy, held by nobody that can be found$/u)
+    assert.match(mounts?.remarks[0] ?? "", /^\/etc is busy, held by nobody that can be found$/u)
     assert.strictEqual(machine.read(DUMP), "Y\n")
   }),
 )

@@ -170,7 +170,7 @@ describe("mounts", () => {
     }),
   )
 
-  it.effect("one that cannot go does not keep the others, and both are told", () =>
+  it.effect("one in memory that cannot go does not keep the others, and is nothing to tell", () =>
     Effect.gen(function* () {
       const machine = yield* mounted
       machine.failOn("umount", "EBUSY", { path: "/run/inner" })
@@ -178,8 +178,7 @@ describe("mounts", () => {
       // Detached, with what is on it.
       assert.isUndefined(machine.mountAt("/run"))
       assert.isDefined(machine.mountAt("/proc"))
-      assert.include(machine.kmsg, "warning warn shutdown: /run is busy, held by the mount at /run/inner")
-      assert.isTrue(machine.kmsg.some((line) => line.includes("umount2") && line.includes("/run/inner")))
+      assert.deepStrictEqual(machine.kmsg, [])
     }),
   )
 

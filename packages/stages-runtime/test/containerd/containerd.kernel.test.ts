@@ -23,9 +23,9 @@ const binary = containerdBinary()
 const namespace = kubernetesNamespace
 const str = (n: number, v: string) => writeString(new BinaryWriter(), n, v)
 
-const spec = (id: string) => ({
+const spec = (id: string, args: ReadonlyArray<string>) => ({
   ociVersion: "1.2.0",
-  process: { args: ["/bin/sleep", "600"], cwd: "/", user: { uid: 0, gid: 0 }, env: ["PATH=/bin:/usr/bin"] },
+  process: { args, cwd: "/", user: { uid: 0, gid: 0 }, env: ["PATH=/bin:/usr/bin"] },
   root: { path: "rootfs", readonly: true },
   mounts: [
     { destination: "/proc", type: "proc", source: "proc" },
@@ -33,14 +33,19 @@ const spec = (id: string) => ({
   ],
   linux: { namespaces: [{ type: "mount" }, { type: "pid" }], cgroupsPath: `/kios-test-${id}` },
 })
-/** Runs `sleep` in a container whose root is the host's, read-only; killed and deleted with the scope. */
-const runContainer = (grpc: Grpc, id: string, labels: Record<string, string>) => {
+/** Runs a program in a container whose root is the host's, read-only; killed and deleted with the scope. */
+const runContainer = (
+  grpc: Grpc,
+  id: string,
+  labels: Record<string, string>,
+  args: ReadonlyArray<string> = ["/bin/sleep", "600"],
+) => {
   const call = (method: string, w: BinaryWriter) =>
     grpc.unary(method, w.finish(), () => undefined, { namespace })
   const tasks = "/containerd.services.tasks.v1.Tasks"
   const container = writeMap(str(1, id), 2, labels)
   writeBytes(container, 4, str(1, "io.containerd.runc.v2").finish())
-  const json = Buffer.from(JSON.stringify(spec(id)))
+  const json = Buffer.from(JSON.stringify(spec(id, args)))
   const typeUrl = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
   writeBytes(container, 5, encodeAny({ typeUrl, value: json }))
   const rootfs = writeString(
@@ -105,6 +110,49 @@ describe.skipIf(binary === undefined)("real containerd", () => {
           "third RUNNING",
         ])
         assert.strictEqual(yield* Queue.size(seen), 0)
+      }).pipe(Effect.scoped, Effect.timeout("60 seconds")),
+  )
+
+  it.live(
+    "what is left of pods ends: containers before their sandbox, and who does not is killed and named",
+    () =>
+      Effect.gen(function* () {
+        const containerd = yield* startContainerd(binary!, yield* tempDir)
+        const grpc = yield* makeGrpc(containerd.address)
+        const client = yield* make(containerd.address)
+        const pod = (kind: string, name: string) => ({
+          "io.cri-containerd.kind": kind,
+          "io.kubernetes.pod.namespace": "default",
+          "io.kubernetes.pod.name": "web",
+          "io.kubernetes.container.name": name,
+        })
+        const obeys = ["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+        yield* runContainer(grpc, "pause", pod("sandbox", ""), obeys)
+        yield* runContainer(grpc, "good", pod("container", "good"), obeys)
+        // The first process of a container ignores what it has no handler for.
+        yield* runContainer(grpc, "bad", pod("container", "bad"))
+        const remarks: Array<string> = []
+        const running = grpc
+          .unary(Tasks.list, new Uint8Array(0), Tasks.decodeListResponse, { namespace })
+          .pipe(
+            Effect.map((tasks) =>
+              tasks.filter(({ status }) => status === "RUNNING").map(({ containerId }) => containerId),
+            ),
+          )
+        yield* client.stopTasks({
+          grace: "2 seconds",
+          shutdown: {
+            grace: (period) => Effect.interruptible(Effect.sleep(period)),
+            // Its network is there for who takes until the very end.
+            remark: (text) =>
+              Effect.map(
+                Effect.orDie(running),
+                (left) => void remarks.push(`${text}; running: ${left.join(", ")}`),
+              ),
+          },
+        })
+        assert.deepStrictEqual(remarks, ["killing default/web bad; running: bad, pause"])
+        assert.deepStrictEqual(yield* running, [])
       }).pipe(Effect.scoped, Effect.timeout("60 seconds")),
   )
 
