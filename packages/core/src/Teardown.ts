@@ -152,10 +152,11 @@ export const parseMountinfo = (text: string): ReadonlyArray<Mountinfo.MountedAt>
 // The kernel's own, which hold no data and which init still needs.
 const kept = new Set(["proc", "sysfs", "devtmpfs", "rootfs"])
 // What they hold is gone with the machine, so who holds them is of no interest.
-const inMemory = new Set([
-  ...["bpf", "cgroup2", "debugfs", "devpts", "efivarfs", "hugetlbfs", "mqueue", "nsfs", "pstore", "ramfs"],
-  ...["securityfs", "tmpfs", "tracefs"],
-])
+const inMemory = new Set(
+  "bpf cgroup2 debugfs devpts efivarfs hugetlbfs mqueue nsfs pstore ramfs securityfs tmpfs tracefs".split(
+    " ",
+  ),
+)
 // A mount may hide another one, or hold it by its layers.
 const ROUNDS = 3
 
