@@ -12,7 +12,7 @@ const CROWD = 500
 // As long as one turn of init's loop may take.
 const LONGEST_MS = 50
 // The first crowd is met by code that was never run, and so is not compiled.
-const LONGEST_COLD_MS = 150
+const LONGEST_COLD_MS = 100
 
 interface Report {
   readonly longest: { readonly wall: number; readonly own: number }

@@ -19,7 +19,7 @@ import type { CallResult, Libc } from "./libc.ts"
 const MAX_UNREAD = 64 * 1024
 // What is read ahead of who asks.
 const READ_AHEAD = 4096
-// Connections that are looked at in one turn of the event loop: a crowd must not hold up everything else.
+// Connections that are served in one turn of the event loop: a crowd must not hold up everything else.
 const AT_A_TIME = 16
 // How long a connection that was closed may take to get what was sent last.
 const LINGER_MS = 1000
@@ -88,18 +88,37 @@ const heldPipe = (reading: number): HeldPipe & { readonly close: () => void } =>
   return { released, close }
 }
 
-const connectionOf = (c: Libc, path: string, socket: Socket, peer: Peer): Connection => {
+/** Does things in their order, and few in one turn of the event loop. */
+const inTurns = () => {
+  const waiting: Array<() => void> = []
+  const some = () => {
+    for (const one of waiting.splice(0, AT_A_TIME)) one()
+    if (waiting.length > 0) setImmediate(some)
+  }
+  return (one: () => void): void => {
+    if (waiting.push(one) === 1) setImmediate(some)
+  }
+}
+
+const connectionOf = (
+  c: Libc,
+  path: string,
+  socket: Socket,
+  peer: Peer,
+  inTurn: (one: () => void) => void,
+): Connection => {
   const chunks: Array<Uint8Array> = []
   let over = false
   let wake: (() => void) | undefined
+  const wakeInTurn = () => inTurn(() => wake?.())
   socket.on("data", (chunk: Buffer) => {
     socket.pause()
     chunks.push(chunk)
-    wake?.()
+    wakeInTurn()
   })
   socket.on("close", () => {
     over = true
-    wake?.()
+    wakeInTurn()
   })
   const unsendable = (length: number) =>
     over || !socket.writable ? "EPIPE" : socket.writableLength + length > MAX_UNREAD ? "EAGAIN" : undefined
@@ -180,12 +199,12 @@ export const listen =
       const context = yield* Effect.context<never>()
       const { createServer } = process.getBuiltinModule("node:net")
       const open = new Map<Socket, Fiber.Fiber<void> | undefined>()
-      const arrived: Array<Socket> = []
+      const inTurn = inTurns()
 
       const begin = (socket: Socket) => {
         const peer = peerOf(c, descriptorOf(socket))
         if (peer === undefined) return void socket.destroy()
-        const serving = Effect.suspend(() => serve(connectionOf(c, path, socket, peer))).pipe(
+        const serving = Effect.suspend(() => serve(connectionOf(c, path, socket, peer, inTurn))).pipe(
           Effect.catchCauseIf(
             (cause) => !Cause.hasInterruptsOnly(cause),
             (cause) => Effect.logWarning(`serving ${path}: ${Cause.pretty(cause)}`),
@@ -194,17 +213,13 @@ export const listen =
         )
         if (open.has(socket)) open.set(socket, Effect.runForkWith(context)(serving))
       }
-      const beginSome = () => {
-        for (const socket of arrived.splice(0, AT_A_TIME)) begin(socket)
-        if (arrived.length > 0) setImmediate(beginSome)
-      }
       const server = createServer({ pauseOnConnect: true, highWaterMark: READ_AHEAD }, (socket) => {
         // Reset by the other end: its close follows.
         socket.on("error", () => {})
         if (open.size >= maxConnections) return void socket.destroy()
         open.set(socket, undefined)
         socket.once("close", () => open.delete(socket))
-        if (arrived.push(socket) === 1) setImmediate(beginSome)
+        inTurn(() => begin(socket))
       })
 
       yield* Effect.acquireRelease(bind(server, path, mode), () =>
