@@ -64,7 +64,8 @@ const runContainer = (
     }),
     () =>
       Effect.gen(function* () {
-        yield* call(`${tasks}/Kill`, str(1, id).tag(3, 0).uint32(9))
+        // It may have ended: its root, which is the host's, must be unmounted all the same.
+        yield* Effect.ignore(call(`${tasks}/Kill`, str(1, id).tag(3, 0).uint32(9)))
         yield* call(`${tasks}/Delete`, str(1, id)).pipe(Effect.retry({ times: 200 }))
         yield* call("/containerd.services.containers.v1.Containers/Delete", str(1, id))
       }).pipe(Effect.ignore),
@@ -147,7 +148,7 @@ describe.skipIf(binary === undefined)("real containerd", () => {
             remark: (text) =>
               Effect.map(
                 Effect.orDie(running),
-                (left) => void remarks.push(`${text}; running: ${left.join(", ")}`),
+                (left) => void remarks.push(`${text}; running: ${left.toSorted().join(", ")}`),
               ),
           },
         })
