@@ -34,6 +34,7 @@ const programs = {
   git: "git",
   openssl: "openssl",
   ip: "iproute2",
+  cpio: "cpio",
 }
 const files = {
   "/usr/share/OVMF/OVMF_CODE_4M.fd": "ovmf",

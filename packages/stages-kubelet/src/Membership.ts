@@ -18,13 +18,46 @@ import type { Tolerance } from "@kios/core/Stage"
 import { readSmall } from "./internal/readSmall.ts"
 import * as Kubeconfig from "./Kubeconfig.ts"
 
-/** Where the kubeconfigs are, and most of what a node's owner may write. */
+/**
+ * Where the kubeconfigs are, and most of what a node's owner may write.
+ *
+ * @example
+ * ```ts
+ * import { DIRECTORY } from "@kios/stages-kubelet/Membership"
+ * import * as Effect from "effect/Effect"
+ * import { Kernel } from "@kios/core/Kernel"
+ *
+ * const files = Kernel.use((kernel) => kernel.readDirectory(DIRECTORY))
+ * ```
+ */
 export const DIRECTORY = "/etc/kubernetes"
 
-/** The kubelet's own kubeconfig; it writes it itself when it has bootstrapped. */
+/**
+ * The kubelet's own kubeconfig; it writes it itself when it has bootstrapped.
+ *
+ * @example
+ * ```ts
+ * import { KUBECONFIG } from "@kios/stages-kubelet/Membership"
+ * import * as Effect from "effect/Effect"
+ * import { Kernel } from "@kios/core/Kernel"
+ *
+ * const joined = Kernel.use((kernel) => Effect.map(kernel.stat(KUBECONFIG), (found) => found !== undefined))
+ * ```
+ */
 export const KUBECONFIG = `${DIRECTORY}/kubelet.conf`
 
-/** The one by which it asks for an identity. */
+/**
+ * The one by which it asks for an identity.
+ *
+ * @example
+ * ```ts
+ * import { BOOTSTRAP_KUBECONFIG } from "@kios/stages-kubelet/Membership"
+ * import * as Effect from "effect/Effect"
+ * import { Kernel } from "@kios/core/Kernel"
+ *
+ * const give = (text: string) => Kernel.use((kernel) => kernel.writeFile(BOOTSTRAP_KUBECONFIG, text, 0o600))
+ * ```
+ */
 export const BOOTSTRAP_KUBECONFIG = `${DIRECTORY}/bootstrap-kubelet.conf`
 
 const CONFIGS = /^\/etc\/kubernetes\/(bootstrap-)?kubelet\.conf$/u
@@ -55,7 +88,18 @@ export type Mode =
       readonly bootstrap: boolean
     }
 
-/** What reading them does without; a node whose kubeconfig cannot be read stays what it is, and says so. */
+/**
+ * What reading them does without; a node whose kubeconfig cannot be read stays what it is, and says so.
+ *
+ * @example
+ * ```ts
+ * import { tolerates } from "@kios/stages-kubelet/Membership"
+ * import * as Layer from "effect/Layer"
+ * import * as Stage from "@kios/core/Stage"
+ *
+ * const stage = Stage.make({ name: "joins", description: "joins a cluster", tolerates, layer: Layer.empty })
+ * ```
+ */
 export const tolerates: ReadonlyArray<Tolerance> = [
   {
     operation: "readText",

@@ -14,10 +14,28 @@ import * as NodeAddress from "./NodeAddress.ts"
 import * as NodeLabels from "./NodeLabels.ts"
 import * as NodeTaints from "./NodeTaints.ts"
 
-/** Which registries are asked for credentials by which programs; KubeletConfig's CredentialProviderConfig. */
+/**
+ * Which registries are asked for credentials by which programs; KubeletConfig's CredentialProviderConfig.
+ *
+ * @example
+ * ```ts
+ * import { CREDENTIAL_PROVIDERS } from "@kios/stages-kubelet/NodeIdentity"
+ *
+ * const flag = `--image-credential-provider-config=${CREDENTIAL_PROVIDERS}`
+ * ```
+ */
 export const CREDENTIAL_PROVIDERS = `${DIRECTORY}/credential-providers.yaml`
 
-/** Where those programs are: they outlive a reboot as the file does, and may be executed. */
+/**
+ * Where those programs are: they outlive a reboot as the file does, and may be executed.
+ *
+ * @example
+ * ```ts
+ * import { CREDENTIAL_PROGRAMS } from "@kios/stages-kubelet/NodeIdentity"
+ *
+ * const flag = `--image-credential-provider-bin-dir=${CREDENTIAL_PROGRAMS}`
+ * ```
+ */
 export const CREDENTIAL_PROGRAMS = "/var/lib/kubelet/credential-providers"
 
 /** What the kubelet is given for it. */
@@ -34,7 +52,18 @@ const FILES = /^\/etc\/kubernetes\/(node-|provider-id)/u
 const UNSAID = "a node works without labels, taints and an address of its owner's choice"
 const ANONYMOUS = "images that need no credentials are pulled without"
 
-/** What reading them does without. */
+/**
+ * What reading them does without.
+ *
+ * @example
+ * ```ts
+ * import { tolerates } from "@kios/stages-kubelet/NodeIdentity"
+ * import * as Layer from "effect/Layer"
+ * import * as Stage from "@kios/core/Stage"
+ *
+ * const stage = Stage.make({ name: "joins", description: "joins a cluster", tolerates, layer: Layer.empty })
+ * ```
+ */
 export const tolerates: ReadonlyArray<Tolerance> = [
   { operation: "readText", path: FILES, errno: ["ENOENT"], because: "nothing was said", silent: true },
   { operation: "readText", path: FILES, because: UNSAID },
