@@ -156,7 +156,7 @@ layer(BootsLive, { excludeTestServices: true, timeout: "15 minutes" })("init die
       has(lines, /^kios: error init: empty event loop, going on: init had nothing left to wait for$/u)
       for (const name of survived.slice(1)) assert.include(lines, `kios: milestone fault name=${name}`)
       // It still hears a request to stop, and goes down in order.
-      has(lines, /^kios: shutting down action=RESTART$/u)
+      has(lines, /^kios: shutting down action=RESTART by=SIGINT$/u)
       hasNot(lines, /Kernel panic/u)
       hasNot(lines, /^kios: error shutdown/u)
       has(lines, /^reboot: Restarting system$/u)
@@ -196,7 +196,7 @@ layer(BootsLive, { excludeTestServices: true, timeout: "15 minutes" })("init die
       assert.strictEqual(boots.length, 1 + fatal.length + 1)
       const last = boots.at(-1)?.lines ?? []
       has(last, /^kios: milestone faults-done$/u)
-      has(last, /^kios: shutting down action=POWER_OFF$/u)
+      has(last, /^kios: shutting down action=POWER_OFF by=SIGTERM$/u)
       assert.strictEqual(exit.shutdownReason, "guest-shutdown")
     }),
   )

@@ -11,6 +11,7 @@ import type { Grpc } from "./Grpc.ts"
 import { GrpcError } from "./GrpcStatus.ts"
 import { checkImage } from "./ImageCheck.ts"
 import * as Images from "./Images.ts"
+import * as Namespaces from "./Namespaces.ts"
 import * as Streaming from "./Streaming.ts"
 import * as Transfer from "./Transfer.ts"
 
@@ -78,6 +79,24 @@ const prefixOf = (archive: string): string => {
   return `localhost/${name === "" ? "image" : name}`
 }
 
+/**
+ * Makes the namespace, if it is not there. In one that nothing was put into, containerd's garbage collection, which
+ * runs right after containerd's start, takes a stream that was just registered for nobody's: it asks only the
+ * namespaces that its database knows which streams are in use (plugins/streaming/manager.go, core/metadata/gc.go).
+ * The transfer then fails with NOT_FOUND.
+ */
+const makeNamespace = (grpc: Grpc, namespace: string) =>
+  grpc
+    .unary(Namespaces.create, Namespaces.encodeCreateRequest(namespace), () => undefined, {
+      timeout: "10 seconds",
+    })
+    .pipe(
+      Effect.catchIf(
+        ({ code }) => code === "ALREADY_EXISTS",
+        () => Effect.void,
+      ),
+    )
+
 /** The archive's images, if all of them are there and whole. */
 const alreadyThere = (
   grpc: Grpc,
@@ -144,6 +163,7 @@ export const importImage = (
       const there = yield* alreadyThere(grpc, namespace, file, namePrefix, request.labels ?? {})
       if (there !== undefined) return there
     }
+    yield* makeNamespace(grpc, namespace)
     const openStream = (kind: string) =>
       Effect.gen(function* () {
         const id = streamId(kind)

@@ -3,6 +3,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Stream } from "effect"
 import * as fs from "node:fs"
+import * as path from "node:path"
 import { kubernetesNamespace, make } from "@kios/stages-runtime/containerd/ContainerdClient"
 import { type Grpc, makeGrpc } from "@kios/stages-runtime/containerd/Grpc"
 import {
@@ -93,7 +94,12 @@ describe.skipIf(binary === undefined)("real containerd", () => {
         yield* Effect.forkScoped(Stream.runForEach(client.taskStarts, (s) => Queue.offer(seen, s)))
         const first = yield* Queue.take(seen)
         assert.include(first, { containerId: "first", podName: "web", kind: "sandbox", startedAt: undefined })
-        assert.strictEqual(fs.readlinkSync(`/proc/${first.pid}/exe`), fs.realpathSync("/bin/sleep"))
+        // A task has started when runc is about to execute its program.
+        const exe = yield* Effect.sync(() => fs.readlinkSync(`/proc/${first.pid}/exe`)).pipe(
+          Effect.tap((seen) => (seen === "/runc" ? Effect.sleep("10 millis") : Effect.void)),
+          Effect.repeat({ until: (seen: string) => seen !== "/runc" }),
+        )
+        assert.strictEqual(exe, fs.realpathSync("/bin/sleep"))
         yield* runContainer(grpc, "second", {})
         const second = yield* Queue.take(seen)
         assert.strictEqual(second.containerId, "second")
@@ -118,9 +124,12 @@ describe.skipIf(binary === undefined)("real containerd", () => {
     "what is left of pods ends: containers before their sandbox, and who does not is killed and named",
     () =>
       Effect.gen(function* () {
-        const containerd = yield* startContainerd(binary!, yield* tempDir)
+        const dir = yield* tempDir
+        const containerd = yield* startContainerd(binary!, dir)
         const grpc = yield* makeGrpc(containerd.address)
         const client = yield* make(containerd.address)
+        // runc keeps its state by id below /run, where a run that was killed may have left some.
+        const id = (name: string) => `${name}-${path.basename(dir)}`
         const pod = (kind: string, name: string) => ({
           "io.cri-containerd.kind": kind,
           "io.kubernetes.pod.namespace": "default",
@@ -128,10 +137,10 @@ describe.skipIf(binary === undefined)("real containerd", () => {
           "io.kubernetes.container.name": name,
         })
         const obeys = ["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
-        yield* runContainer(grpc, "pause", pod("sandbox", ""), obeys)
-        yield* runContainer(grpc, "good", pod("container", "good"), obeys)
+        yield* runContainer(grpc, id("pause"), pod("sandbox", ""), obeys)
+        yield* runContainer(grpc, id("good"), pod("container", "good"), obeys)
         // The first process of a container ignores what it has no handler for.
-        yield* runContainer(grpc, "bad", pod("container", "bad"))
+        yield* runContainer(grpc, id("bad"), pod("container", "bad"))
         const remarks: Array<string> = []
         const running = grpc
           .unary(Tasks.list, new Uint8Array(0), Tasks.decodeListResponse, { namespace })
@@ -152,7 +161,7 @@ describe.skipIf(binary === undefined)("real containerd", () => {
               ),
           },
         })
-        assert.deepStrictEqual(remarks, ["killing default/web bad; running: bad, pause"])
+        assert.deepStrictEqual(remarks, [`killing default/web bad; running: ${id("bad")}, ${id("pause")}`])
         assert.deepStrictEqual(yield* running, [])
       }).pipe(Effect.scoped, Effect.timeout("60 seconds")),
   )

@@ -87,6 +87,7 @@ export const makeFakeContainerd = (address: string) =>
   Effect.gen(function* () {
     const images = new Map<string, Image>()
     const blobs = new Map<string, Buffer>()
+    const namespaces = new Set<string>()
     const containers = new Map<string, Uint8Array>()
     const streams = new Map<string, Waiting>()
     const subscribers = new Set<{
@@ -211,7 +212,7 @@ export const makeFakeContainerd = (address: string) =>
             }),
           )
       }
-      if (namespace === "" && method.startsWith("/containerd."))
+      if (namespace === "" && method.startsWith("/containerd.") && !method.includes(".Namespaces/"))
         return [9, "namespace is required: failed precondition"]
       switch (method) {
         case "/containerd.services.images.v1.Images/List":
@@ -230,6 +231,12 @@ export const makeFakeContainerd = (address: string) =>
             1,
             str(1, digest).tag(2, 0).int64(blob.length).finish(),
           ).finish()
+        }
+        case "/containerd.services.namespaces.v1.Namespaces/Create": {
+          const name = stringField(field(request, 1), 1)
+          if (namespaces.has(name)) return [6, `namespace "${name}": already exists`]
+          namespaces.add(name)
+          return request
         }
         case "/containerd.services.containers.v1.Containers/Create":
           containers.set(stringField(field(request, 1), 1), field(request, 1))
