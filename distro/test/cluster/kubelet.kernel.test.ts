@@ -119,11 +119,11 @@ interface NodeObject {
 }
 
 it.live(
-  "standalone, into a cluster by TLS bootstrap, and back",
+  "standalone, into a cluster by a token, through an outage, back, and in again by a certificate",
   () =>
     Effect.gen(function* () {
       const { run } = yield* Network
-      const { authority, get, kubectl } = yield* Cluster
+      const { apiServer, authority, get, kubectl, ready } = yield* Cluster
       yield* run(["ip", "address", "add", `${NODE}/32`, "dev", "lo"])
       const ask = yield* node
       const first = yield* ask({})
@@ -154,7 +154,9 @@ it.live(
           const [request] = yield* eventuallyAssert(
             `a request to ${signer}`,
             Effect.map(get<{ readonly items: ReadonlyArray<Request> }>(["csr"]), ({ items }) =>
-              items.filter(({ spec }) => spec.signerName === signer),
+              items.filter(
+                ({ spec, status }) => spec.signerName === signer && status?.certificate === undefined,
+              ),
             ),
             (requests) =>
               assert.deepStrictEqual(
@@ -221,14 +223,61 @@ it.live(
         ],
       )
 
-      yield* ask({ remove: OWN })
+      // The API server is away, and the kubelet too: the node is what it was, and asks for no other identity.
+      const requests = Effect.map(
+        get<{ readonly items: ReadonlyArray<Request> }>(["csr"]),
+        ({ items }) => items.length,
+      )
+      const before = yield* requests
+      yield* apiServer.stop
+      yield* ask({ restart: true })
       yield* eventuallyAssert(
-        "it is standalone again",
+        "it is up without the API server",
         ask({}),
         (now) => assert.deepInclude(now, { starts: 3, state: "Up" }),
         PATIENCE,
       )
-      assert.strictEqual((yield* port(NODE)).stdout, "000")
+      yield* apiServer.start
+      yield* ready
+      yield* eventuallyAssert(
+        "the API server reaches it again",
+        proxied("healthz"),
+        (text) => assert.strictEqual(text, "ok"),
+        PATIENCE,
+      )
+      assert.strictEqual(yield* requests, before)
+
+      const standalone = (starts: number) =>
+        Effect.gen(function* () {
+          yield* ask({ remove: OWN })
+          yield* eventuallyAssert(
+            "it is standalone again",
+            ask({}),
+            (now) => assert.deepInclude(now, { starts, state: "Up" }),
+            PATIENCE,
+          )
+          assert.strictEqual((yield* port(NODE)).stdout, "000")
+        })
+      yield* standalone(4)
+
+      // Another life, by a certificate this time.
+      yield* kubectl(["delete", "node", NAME])
+      yield* ask({ remove: "/var/lib/kubelet/pki" })
+      const user = yield* authority.issue("rack", {
+        commonName: "rack-7",
+        organization: "system:bootstrappers:kios",
+      })
+      yield* ask({ write: { [BOOTSTRAP]: kubeconfigOf(authority, API_SERVER, user) } })
+      yield* approve("kubernetes.io/kube-apiserver-client-kubelet", "rack-7")
+      yield* approve("kubernetes.io/kubelet-serving", `system:node:${NAME}`)
+      yield* eventuallyAssert(
+        "the API server reaches it",
+        proxied("healthz"),
+        (text) => assert.strictEqual(text, "ok"),
+        PATIENCE,
+      )
+      yield* ask({ remove: BOOTSTRAP })
+      yield* standalone(6)
     }).pipe(Effect.provide(Layer.provideMerge(Cluster.layer, Network.layer)), Effect.scoped),
   900_000,
 )

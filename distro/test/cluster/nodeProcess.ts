@@ -62,7 +62,10 @@ const stages = KubeletStage.stage.layer.pipe(
 interface Question {
   /** Files to write, in their order. */
   readonly write?: Readonly<Record<string, string>>
+  /** A file or directory to remove. */
   readonly remove?: string
+  /** Starts the kubelet again. */
+  readonly restart?: boolean
   /** A file to read. */
   readonly read?: string
 }
@@ -74,12 +77,13 @@ const main = Effect.gen(function* () {
   for (;;) {
     const { line } = yield* Effect.promise(next)
     if (line === undefined) break
-    const { read, remove, write = {} } = JSON.parse(line) as Question
+    const { read, remove, restart, write = {} } = JSON.parse(line) as Question
     for (const [file, text] of Object.entries(write)) {
       fs.mkdirSync(file.slice(0, file.lastIndexOf("/")), { recursive: true })
       fs.writeFileSync(file, text)
     }
-    if (remove !== undefined) fs.rmSync(remove)
+    if (remove !== undefined) fs.rmSync(remove, { recursive: true })
+    if (restart === true) yield* kubelet.restart
     const text = read !== undefined && fs.existsSync(read) ? fs.readFileSync(read, "utf8") : null
     yield* tell({ starts: yield* kubelet.starts, state: (yield* kubelet.state)._tag, text, kmsg })
   }
