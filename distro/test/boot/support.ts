@@ -56,16 +56,18 @@ export const efi = Effect.gen(function* () {
 export const dataDisk = Effect.fnUntraced(function* (
   directory: string,
   manifests: Readonly<Record<string, string>>,
+  /** More files, by their path below /etc. */
+  etc: Readonly<Record<string, string>> = {},
 ) {
   const output = path.join(directory, "data.img")
   const info = yield* DiskImage.write({
     output,
     data: {
       sizeMiB: 384,
-      files: Object.entries(manifests).map(([name, text]) => ({
-        path: `meta/etc/kubernetes/manifests/${name}`,
-        bytes: Buffer.from(text),
-      })),
+      files: [
+        ...Object.entries(manifests).map(([name, text]) => [`kubernetes/manifests/${name}`, text] as const),
+        ...Object.entries(etc),
+      ].map(([name, text]) => ({ path: `meta/etc/${name}`, bytes: Buffer.from(text) })),
     },
   })
   const partition = info.partitions.find(({ type }) => type === DiskImage.DATA_TYPE)
