@@ -82,8 +82,8 @@ func read(path string) (archive, error) {
 			found = true
 		}
 	}
-	if !found || len(a.index.Manifests) != 1 {
-		return a, fmt.Errorf("%s: want an index.json with one manifest", path)
+	if !found || len(a.index.Manifests) == 0 {
+		return a, fmt.Errorf("%s: want an index.json with manifests", path)
 	}
 	return a, nil
 }
@@ -123,9 +123,8 @@ func (i importer) write(ctx context.Context, digest string, data []byte, labels 
 	}
 }
 
-// add stores an archive's layers, configuration and manifest, then names the image.
-func (i importer) add(ctx context.Context, a archive) error {
-	top := a.index.Manifests[0]
+// add stores an image's layers, configuration and manifest, then names it.
+func (i importer) add(ctx context.Context, a archive, top descriptor) error {
 	name := top.Annotations["io.containerd.image.name"]
 	if name == "" {
 		return fmt.Errorf("%s: no io.containerd.image.name", top.Digest)
@@ -176,11 +175,13 @@ func run(socket string, paths []string) error {
 	i := importer{content.NewContentClient(connection), images.NewImagesClient(connection)}
 	for _, path := range paths {
 		a, err := read(path)
-		if err == nil {
-			err = i.add(leased, a)
-		}
 		if err != nil {
 			return err
+		}
+		for _, top := range a.index.Manifests {
+			if err := i.add(leased, a, top); err != nil {
+				return err
+			}
 		}
 	}
 	_, err = manager.Delete(ctx, &leases.DeleteRequest{ID: lease.GetLease().GetID()})

@@ -11,11 +11,11 @@ import { CacheLocation } from "./components/Environment.ts"
 import { step } from "./components/Progress.ts"
 import { filePath, type Resolved } from "./components/Resolved.ts"
 import { modulesOf } from "./HardwareProfile.ts"
-import type { Origin, Recipe, RecipeImage } from "./ImageRecipe.ts"
+import * as ContainerImages from "./ContainerImages.ts"
+import type { Origin, Recipe } from "./ImageRecipe.ts"
 import { fileOperation } from "./image/ImageError.ts"
 import * as Initramfs from "./image/Initramfs.ts"
 import * as ModuleSet from "./image/ModuleSet.ts"
-import * as OciArchive from "./image/OciArchive.ts"
 import * as Sbom from "./image/Sbom.ts"
 import * as Seal from "./image/Seal.ts"
 import * as Uki from "./image/Uki.ts"
@@ -76,10 +76,10 @@ const always = ["efi-stub", "node"] as const
  */
 export const componentsOf = (recipe: Recipe): ReadonlyArray<keyof Catalog> => {
   const origins = [
-    ...recipe.files.map((file) => file.from),
-    ...recipe.images.flatMap((image) => image.files.map((file) => ("from" in file ? file.from : undefined))),
+    ...ContainerImages.filesOf(recipe).map((file) => file.from),
+    ...ContainerImages.originsOf(recipe),
   ]
-  const named = origins.flatMap((origin) => (origin?._tag === "Component" ? [origin.component] : []))
+  const named = origins.flatMap((origin) => (origin._tag === "Component" ? [origin.component] : []))
   return [...new Set([recipe.hardware.kernel, ...always, ...named])]
 }
 
@@ -135,19 +135,6 @@ export const emptyDirectories: ReadonlyArray<Initramfs.Entry> = [
   { _tag: "Directory", path: "/lib/kios/etc/cni/net.d", mode: 0o755 },
   { _tag: "Directory", path: "/lib/kios/images", mode: 0o755 },
 ]
-
-const buildImage = (parts: Parts, image: RecipeImage, output: string) =>
-  OciArchive.build(
-    {
-      name: image.name,
-      architecture: "amd64",
-      config: image.config,
-      files: image.files.map((file) =>
-        "from" in file ? { path: file.path, mode: file.mode, source: pathOf(parts, file.from) } : file,
-      ),
-    },
-    output,
-  )
 
 /** Bytes by what people ask about: the first component of a file's name that means something. */
 const partOf = (recipe: Recipe) => {
@@ -212,13 +199,10 @@ export const build = Effect.fn("Build.build")(function* ({ output, recipe }: Bui
   const sealed = recipe.files.some((file) => file.from._tag === "Init")
     ? yield* step("init", "bundle and seal", sealing)
     : undefined
-  const images = yield* step(
+  const archives = yield* step(
     "images",
     `make ${recipe.images.length} container images`,
-    Effect.forEach(recipe.images, (image) => {
-      const file = path.join(work, `${image.file}.tar`)
-      return Effect.map(buildImage(parts, image, file), () => ({ image, file }))
-    }),
+    ContainerImages.makeArchives(recipe, { pathOf: (from) => pathOf(parts, from), work }),
   )
   const modules = yield* step(
     "kernel",
@@ -234,17 +218,17 @@ export const build = Effect.fn("Build.build")(function* ({ output, recipe }: Bui
   const entries: ReadonlyArray<Initramfs.Entry> = [
     ...devices,
     ...emptyDirectories,
-    ...recipe.files.map((file) => ({
+    ...ContainerImages.filesOf(recipe).map((file) => ({
       _tag: "File" as const,
       path: file.path,
       mode: file.mode,
       content: { path: file.from._tag === "Init" ? init : pathOf(parts, file.from) },
     })),
-    ...images.map(({ file, image }) => ({
+    ...archives.map((archive) => ({
       _tag: "File" as const,
-      path: `/lib/kios/images/${image.file}.tar`,
+      path: `/lib/kios/images/${archive.name}`,
       mode: 0o644,
-      content: { path: file },
+      content: { path: archive.path },
     })),
     ...modules,
   ]

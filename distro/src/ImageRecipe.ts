@@ -23,18 +23,46 @@ export interface RecipeFile {
   readonly why: string
 }
 
+/** A file, link or directory of a container image. */
+export type LayerFile =
+  | { readonly path: string; readonly mode: number; readonly from: Origin }
+  | { readonly path: string; readonly symlink: string }
+  | { readonly path: string; readonly directory: true; readonly mode: number }
+
+/** Files that images share: one value, so that it is stored and imported once. */
+export interface Layer {
+  readonly name: string
+  readonly why: string
+  readonly files: ReadonlyArray<LayerFile>
+}
+
 /** A container image that the EFI carries. */
 export interface RecipeImage {
-  /** File name below /lib/kios/images, without `.tar`. */
+  /** File name below /lib/kios/images, without `.tar`; images with the same are in one archive, where they share layers. */
   readonly file: string
   readonly name: string
   readonly why: string
+  /** What runs, as whom, with which environment and labels. */
   readonly config: OciArchive.Recipe["config"]
-  readonly files: ReadonlyArray<
-    | { readonly path: string; readonly mode: number; readonly from: Origin }
-    | { readonly path: string; readonly symlink: string }
-    | { readonly path: string; readonly directory: true; readonly mode: number }
-  >
+  /** Layers below the image's own files, from the bottom up. */
+  readonly base?: ReadonlyArray<Layer>
+  readonly files: ReadonlyArray<LayerFile>
+}
+
+/** A static pod of the image: a manifest below /etc/kubernetes/manifests. */
+export interface RecipePod {
+  /** Its name; the manifest is `NAME.yaml`. A file of that name on the data partition replaces it. */
+  readonly name: string
+  readonly why: string
+  readonly from: Origin
+}
+
+/** An image archive that somebody else made, taken as it is. */
+export interface RecipeArchive {
+  /** File name below /lib/kios/images, without `.tar`. */
+  readonly file: string
+  readonly why: string
+  readonly from: Origin
 }
 
 /** An image: its files and container images, the kernel's modules and command line, and how it is packed. */
@@ -46,6 +74,10 @@ export interface Recipe {
   readonly init: string
   readonly files: ReadonlyArray<RecipeFile>
   readonly images: ReadonlyArray<RecipeImage>
+  /** Archives besides those that are made of `images`. */
+  readonly archives?: ReadonlyArray<RecipeArchive>
+  /** Static pods. */
+  readonly pods?: ReadonlyArray<RecipePod>
   /** The kernel and its modules. */
   readonly hardware: HardwareProfile
   /** Kernel command line, one parameter an element. */

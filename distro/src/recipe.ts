@@ -1,10 +1,12 @@
 /**
  * What is in the reference distro's EFI.
  */
-import { reference as runtime } from "@kios/stages-runtime/ContainerdConfig"
 import { fileURLToPath } from "node:url"
 import { cloud } from "./profiles.ts"
-import { component, local, type Recipe, type RecipeFile, type RecipeImage } from "./ImageRecipe.ts"
+import { component, local, type Recipe, type RecipeFile } from "./ImageRecipe.ts"
+import { images, pods } from "./systemPods.ts"
+
+export { imageNames } from "./systemPods.ts"
 
 const here = (file: string) => fileURLToPath(new URL(`../${file}`, import.meta.url))
 
@@ -76,10 +78,10 @@ const libraries: ReadonlyArray<RecipeFile> = [
   },
 ]
 
-const etc = (name: string, why: string, file = `rootfs/etc/${name}`): RecipeFile => ({
+const etc = (name: string, why: string): RecipeFile => ({
   path: `/lib/kios/etc/${name}`,
   mode: 0o644,
-  from: local(here(file)),
+  from: local(here(`rootfs/etc/${name}`)),
   why,
 })
 
@@ -96,52 +98,6 @@ const configuration: ReadonlyArray<RecipeFile> = [
     mode: 0o644,
     from: component("ca-certificates", "etc/ssl/certs/ca-certificates.crt"),
     why: "containerd trusts registries by it",
-  },
-  etc("kubernetes/manifests/dhcp.yaml", "the node's network", "manifests/dhcp.yaml"),
-  etc("kubernetes/manifests/hello.yaml", "the sample pod", "manifests/hello.yaml"),
-]
-
-const applets = (
-  "awk base64 basename cat chmod chown cp cut date dd df dirname dmesg du echo env expr false find free grep head hostname " +
-  "httpd id ip kill ls mkdir mknod mktemp more mount mv nc nproc nsenter od ping printf ps pwd readlink reboot rm rmdir " +
-  "route sed seq setsid sh sleep sort stat sync tail tar tee test timeout touch tr true udhcpc umount uname uniq unshare uptime " +
-  "vi wc wget which xargs sha256sum"
-).split(" ")
-
-const busyboxVersion = "1.37.0"
-
-/**
- * The images' names, as manifests spell them.
- *
- * @example
- * ```ts
- * import { imageNames } from "@kios/distro/recipe"
- *
- * const container = { name: "main", image: imageNames.busybox, imagePullPolicy: "Never" }
- * ```
- */
-export const imageNames = { pause: runtime.sandboxImage, busybox: `localhost/kios/busybox:${busyboxVersion}` }
-
-const images: ReadonlyArray<RecipeImage> = [
-  {
-    file: "pause",
-    name: imageNames.pause,
-    why: "the container that holds a pod's namespaces",
-    config: { entrypoint: ["/pause"], user: "65535:65535" },
-    files: [{ path: "pause", mode: 0o755, from: component("pause", "pause") }],
-  },
-  {
-    file: "busybox",
-    name: imageNames.busybox,
-    why: "the sample pod and the dhcp pod",
-    config: { entrypoint: ["/bin/sh"], env: ["PATH=/bin"] },
-    files: [
-      { path: "bin/busybox", mode: 0o755, from: component("busybox", "bin/busybox") },
-      ...applets.map((name) => ({ path: `bin/${name}`, symlink: "busybox" })),
-      { path: "tmp", directory: true, mode: 0o1777 },
-      { path: "kios/dhcp.sh", mode: 0o755, from: local(here("images/busybox/dhcp.sh")) },
-      { path: "www/index.html", mode: 0o644, from: local(here("images/busybox/index.html")) },
-    ],
   },
 ]
 
@@ -180,6 +136,7 @@ export const recipe: Recipe = {
   init: here("src/init.ts"),
   files: [...binaries, ...libraries, ...configuration],
   images,
+  pods,
   hardware: cloud,
   cmdline,
   // Measured in docs/performance.md: the largest step down in size that costs the boot next to nothing.

@@ -11,6 +11,7 @@ import { withPolicy } from "../ImagePolicy.ts"
 import { profiles } from "../profiles.ts"
 import { recipe } from "../recipe.ts"
 import { BadInput } from "./BadInput.ts"
+import { apply, type Contents } from "./BuildContents.ts"
 import { buildReporter, megabytes, Output, type OutputShape, table } from "./Output.ts"
 
 /** Default path of the EFI. */
@@ -35,11 +36,16 @@ const summary = (built: Build, output: OutputShape) => {
 export const buildReference = Effect.fnUntraced(function* (
   efi: string,
   profile: keyof typeof profiles = "cloud",
-  options: { readonly locked?: boolean; readonly imagePolicy?: string } = {},
+  options: {
+    readonly locked?: boolean
+    readonly imagePolicy?: string
+    readonly contents?: Contents
+  } = {},
 ) {
   const output = yield* Output
   const environment = yield* Environment
-  const plain = { ...recipe, hardware: profiles[profile] }
+  const reference = { ...recipe, hardware: profiles[profile] }
+  const plain = options.contents === undefined ? reference : yield* apply(reference, options.contents)
   const chosen =
     options.imagePolicy === undefined
       ? plain
@@ -86,6 +92,20 @@ export const buildCommand = Command.make(
       Flag.optional,
       Flag.withDescription("A policy for pulls: which registries, only by digest (docs/registries.md)"),
     ),
+    image: Flag.String("image").pipe(
+      Flag.atLeast(0),
+      Flag.withDescription(
+        "An OCI image archive (tar) to carry, so that its pods need no registry; may be given again",
+      ),
+    ),
+    manifest: Flag.String("manifest").pipe(
+      Flag.atLeast(0),
+      Flag.withDescription("A static pod to run on every boot; may be given again"),
+    ),
+    without: Flag.String("without").pipe(
+      Flag.atLeast(0),
+      Flag.withDescription("A pod or image of the distro to leave out, such as ntp; may be given again"),
+    ),
     json,
   },
   (flags) =>
@@ -98,6 +118,7 @@ export const buildCommand = Command.make(
       flags.profile,
       {
         locked: flags.locked,
+        contents: flags,
         ...Option.match(flags.imagePolicy, {
           onNone: () => ({}),
           onSome: (imagePolicy) => ({ imagePolicy }),

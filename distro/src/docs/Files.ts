@@ -24,7 +24,8 @@ import { Data, Effect, Layer } from "effect"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import type { ModuleGroup } from "../HardwareProfile.ts"
-import type { Recipe, RecipeFile, RecipeImage } from "../ImageRecipe.ts"
+import { filesOf } from "../ContainerImages.ts"
+import type { Layer as ImageLayer, LayerFile, Recipe, RecipeFile, RecipeImage } from "../ImageRecipe.ts"
 
 /** A mount that is no row of a stage's table. */
 export class MountWithoutReason extends Data.TaggedError("MountWithoutReason")<{
@@ -164,9 +165,9 @@ const fileTable = (files: ReadonlyArray<RecipeFile>): string =>
     files.map((file) => [code(file.path), mode(file.mode), originOf(file.from), file.why]),
   )
 
-const imageSection = (image: RecipeImage): string => {
-  const links = image.files.filter((file) => "symlink" in file)
-  const rows = image.files.flatMap((file) =>
+const layerTable = (files: ReadonlyArray<LayerFile>): ReadonlyArray<string> => {
+  const links = files.filter((file) => "symlink" in file)
+  const rows = files.flatMap((file) =>
     "symlink" in file
       ? []
       : [
@@ -177,12 +178,22 @@ const imageSection = (image: RecipeImage): string => {
   )
   const targets = [...new Set(links.map((link) => link.symlink))]
   return [
-    `### \`${image.name}\``,
-    `\`/lib/kios/images/${image.file}.tar\`: ${image.why}.`,
     table(["file", "mode", "from"], rows),
     ...(links.length === 0
       ? []
       : [`And ${links.length} symbolic links to ${targets.map(code).join(", ")}, one for each command.`]),
+  ]
+}
+
+const layerSection = (layer: ImageLayer): string =>
+  [`### Layer ${code(layer.name)}`, `${layer.why}.`, ...layerTable(layer.files)].join("\n\n")
+
+const imageSection = (image: RecipeImage): string => {
+  const base = (image.base ?? []).map(({ name }) => code(name)).join(", ")
+  return [
+    `### \`${image.name}\``,
+    `\`/lib/kios/images/${image.file}.tar\`: ${image.why}.${base === "" ? "" : ` On the layer ${base}.`}`,
+    ...layerTable(image.files),
   ].join("\n\n")
 }
 
@@ -212,9 +223,10 @@ const isIn = (directory: string) => (file: RecipeFile) => file.path.startsWith(d
  */
 export const filesMarkdown = Effect.fn("filesMarkdown")(function* (recipe: Recipe) {
   const etc = `${EtcOverlay.IMAGE_ETC}/`
-  const configuration = recipe.files.filter(isIn(etc))
-  const programs = recipe.files.filter(({ path: name }) => name === "/init" || name.startsWith("/bin/"))
-  const rest = recipe.files.filter((file) => !configuration.includes(file) && !programs.includes(file))
+  const files = filesOf(recipe)
+  const configuration = files.filter(isIn(etc))
+  const programs = files.filter(({ path: name }) => name === "/init" || name.startsWith("/bin/"))
+  const rest = files.filter((file) => !configuration.includes(file) && !programs.includes(file))
   const mounted = yield* mounts
   return `${[
     "# Files",
@@ -246,7 +258,8 @@ export const filesMarkdown = Effect.fn("filesMarkdown")(function* (recipe: Recip
     ),
     ...recipe.hardware.modules.map((group) => `**${group.name}**: ${group.modules.map(code).join(", ")}.`),
     "## Container images",
-    "Archives that are imported at boot, so that these pods need no registry.",
+    "Archives that are imported at boot, so that these pods need no registry. Images of one archive share layers.",
+    ...[...new Set(recipe.images.flatMap(({ base }) => base ?? []))].map(layerSection),
     ...recipe.images.map(imageSection),
     "## Mounts",
     "In the order in which they are made, on a node with a data partition. `/` and everything below it is shared (`MS_SHARED`). What containerd and the kubelet mount for pods comes on top. What is not mounted, and why: [security.md](security.md#mounts).",

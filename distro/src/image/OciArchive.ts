@@ -1,7 +1,7 @@
 /**
  * OCI image archives: what `ctr images import` and kiOS's image preload take.
- * A tar of an OCI image layout with one uncompressed layer: there is nothing
- * to unpack at import, and the image that carries it is compressed as a whole.
+ * A tar of an OCI image layout with uncompressed layers: there is nothing to
+ * unpack at import, and the image that carries it is compressed as a whole.
  * Same recipe, same bytes, wherever it is built.
  *
  * Source: OCI image specification v1.1, image-layout.md, manifest.md, config.md.
@@ -15,7 +15,7 @@ import * as path from "node:path"
 import { type ImageError, OciArchiveError } from "./ImageError.ts"
 import type { Content } from "./internal/InputFile.ts"
 import { CONFIG, INDEX, LAYER, MANIFEST } from "./internal/OciSchema.ts"
-import { attempt, io, OutputFile, partialName, withOutput } from "./internal/OutputFile.ts"
+import { partialName, withOutput } from "./internal/OutputFile.ts"
 import * as Tar from "./Tar.ts"
 
 export { type ImageSummary, inspect, type Info } from "./internal/OciInspect.ts"
@@ -32,13 +32,15 @@ export type RecipeFile = { readonly path: string; readonly uid?: number; readonl
 
 /**
  * An image. `name` is complete: registry host, path and tag
- * (`localhost/kios/busybox:1.37`). `architecture` is Go's name. `config` as in
- * the specification: what runs, as whom, where. `labels` are sorted; `env` is
- * kept in order (`NAME=value`).
+ * (`localhost/kios/busybox:1.37`). `architecture` is Go's name. `base` are
+ * layers below `files`, from the bottom up: images of one archive share those
+ * that are equal. `config` as in the specification: what runs, as whom, where.
+ * `labels` are sorted; `env` is kept in order (`NAME=value`).
  */
 export interface Recipe {
   readonly name: string
   readonly architecture: "amd64" | "arm64"
+  readonly base?: ReadonlyArray<ReadonlyArray<RecipeFile>>
   readonly files: ReadonlyArray<RecipeFile>
   readonly config: {
     readonly entrypoint?: ReadonlyArray<string>
@@ -51,13 +53,21 @@ export interface Recipe {
 }
 
 /**
- * A written archive: sizes in bytes, digests as `sha256:<hex>`.
+ * An image of a written archive: digests as `sha256:<hex>`, layers from the
+ * bottom up.
  */
-export interface Written {
+export interface WrittenImage {
   readonly name: string
   readonly manifestDigest: string
   readonly configDigest: string
-  readonly layerDigest: string
+  readonly layerDigests: ReadonlyArray<string>
+}
+
+/**
+ * A written archive: its size in bytes, and its digest in hexadecimal.
+ */
+export interface Written {
+  readonly images: ReadonlyArray<WrittenImage>
   readonly bytes: number
   readonly sha256: string
 }
@@ -100,15 +110,15 @@ const blob = (value: unknown, mediaType: string) => {
   const bytes = Buffer.from(JSON.stringify(value))
   return {
     bytes,
-    hex: sha256(bytes),
     descriptor: { mediaType, digest: `sha256:${sha256(bytes)}`, size: bytes.length },
   }
 }
 
 /** The specification's spelling; what is not given is left out. */
-const configOf = (recipe: Recipe, layerDigest: string) => {
+const configOf = (recipe: Recipe, layers: ReadonlyArray<Layer>) => {
   const { cmd, entrypoint, env, labels, user, workingDir } = recipe.config
   const sorted = labels && Object.fromEntries(Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1)))
+  const history = { created: "1970-01-01T00:00:00Z", created_by: "kios" }
   return {
     created: "1970-01-01T00:00:00Z",
     architecture: recipe.architecture,
@@ -121,13 +131,21 @@ const configOf = (recipe: Recipe, layerDigest: string) => {
       WorkingDir: workingDir,
       Labels: sorted,
     },
-    rootfs: { type: "layers", diff_ids: [layerDigest] },
-    history: [{ created: "1970-01-01T00:00:00Z", created_by: "kios" }],
+    rootfs: { type: "layers", diff_ids: layers.map(({ digest }) => digest) },
+    history: layers.map(() => history),
   }
 }
 
+interface Layer {
+  readonly digest: string
+  readonly size: number
+  /** Where its bytes are until the archive has them. */
+  readonly path: string
+}
+
 /**
- * Builds an image archive. Memory does not grow with the files.
+ * Builds an archive of one image or several. Memory does not grow with the
+ * files. Layers that are equal are in it once.
  *
  * Fails with {@link OciArchiveError} `InvalidRecipe`; with `TarError` for a
  * file list with a path twice, below a file, or with a source that is not a
@@ -138,27 +156,38 @@ const configOf = (recipe: Recipe, layerDigest: string) => {
  * import * as OciArchive from "@kios/distro/image/OciArchive"
  *
  * const program = OciArchive.build(
- *   {
- *     name: "localhost/kios/busybox:1.37",
- *     architecture: "amd64",
- *     files: [{ path: "bin/busybox", mode: 0o755, source: "/usr/bin/busybox" }],
- *     config: { entrypoint: ["/bin/busybox"], cmd: ["httpd", "-f"] },
- *   },
+ *   [
+ *     {
+ *       name: "localhost/kios/busybox:1.37",
+ *       architecture: "amd64",
+ *       files: [{ path: "bin/busybox", mode: 0o755, source: "/usr/bin/busybox" }],
+ *       config: { entrypoint: ["/bin/busybox"], cmd: ["httpd", "-f"] },
+ *     },
+ *   ],
  *   "busybox.tar",
  * )
  * ```
  */
-export const build = (recipe: Recipe, output: string): Effect.Effect<Written, ImageError> =>
+export const build = (
+  recipes: readonly [Recipe, ...ReadonlyArray<Recipe>],
+  output: string,
+): Effect.Effect<Written, ImageError> =>
   Effect.gen(function* () {
-    const { tag } = yield* verify(recipe)
-    const scratch = partialName(path.resolve(output))
+    const tagged = yield* Effect.forEach(recipes, (recipe) =>
+      Effect.map(verify(recipe), ({ tag }) => ({ recipe, tag })),
+    )
+    const names = recipes.map(({ name }) => name)
+    const twice = names.find((name, index) => names.indexOf(name) !== index)
+    if (twice !== undefined) {
+      const detail = "the archive would have two images of this name"
+      return yield* new OciArchiveError({ reason: "InvalidRecipe", path: twice, detail })
+    }
     return yield* Effect.acquireUseRelease(
-      attempt("create", scratch, () => OutputFile.create(scratch)),
-      (layer) => assemble(recipe, tag, output, layer),
-      (layer) =>
+      Effect.sync((): Array<string> => []),
+      (scratch) => assemble(tagged, output, scratch),
+      (scratch) =>
         Effect.promise(async () => {
-          await layer.discard()
-          await fs.rm(layer.path, { force: true }).catch(() => {})
+          for (const file of scratch) await fs.rm(file, { force: true }).catch(() => {})
         }),
     )
   })
@@ -166,63 +195,74 @@ export const build = (recipe: Recipe, output: string): Effect.Effect<Written, Im
 const file = (at: string, content: Content): Tar.Entry => ({ _tag: "File", path: at, mode: 0o644, content })
 const directory = (at: string): Tar.Entry => ({ _tag: "Directory", path: at, mode: 0o755 })
 
-/** The layer goes to a file first: its digest is its name in the archive. */
+/** A layer goes to a file first: its digest is its name in the archive. */
+const writeLayer = (files: ReadonlyArray<RecipeFile>, output: string, scratch: Array<string>) => {
+  const at = partialName(path.resolve(output))
+  scratch.push(at)
+  return withOutput(at, async (layer, signal): Promise<Layer> => {
+    for await (const chunk of Tar.stream(files.map(tarEntry), { signal })) await layer.write(chunk)
+    return { digest: `sha256:${await layer.sha256(signal)}`, size: layer.position, path: at }
+  })
+}
+
 const assemble = (
-  recipe: Recipe,
-  tag: string,
+  images: ReadonlyArray<{ readonly recipe: Recipe; readonly tag: string }>,
   output: string,
-  layer: OutputFile,
+  scratch: Array<string>,
 ): Effect.Effect<Written, ImageError> =>
   Effect.gen(function* () {
-    const hex = yield* attempt("write", layer.path, async (signal) => {
-      for await (const chunk of Tar.stream(recipe.files.map(tarEntry), { signal })) await layer.write(chunk)
-      const digest = await layer.sha256(signal)
-      await layer.commit()
-      return digest
+    // By the list itself: images that share a layer share it as a value.
+    const byFiles = new Map<ReadonlyArray<RecipeFile>, Layer>()
+    const layerOf = Effect.fnUntraced(function* (files: ReadonlyArray<RecipeFile>) {
+      const made = byFiles.get(files) ?? (yield* writeLayer(files, output, scratch))
+      byFiles.set(files, made)
+      return made
     })
-    const layerDigest = `sha256:${hex}`
-    const config = blob(configOf(recipe, layerDigest), CONFIG)
-    const manifest = blob(
-      {
-        schemaVersion: 2,
-        mediaType: MANIFEST,
-        config: config.descriptor,
-        layers: [{ mediaType: LAYER, digest: layerDigest, size: layer.position }],
-      },
-      MANIFEST,
-    )
-    const index = {
-      schemaVersion: 2,
-      mediaType: INDEX,
-      manifests: [
+    const blobs = new Map<string, Content>()
+    const written: Array<WrittenImage> = []
+    const manifests: Array<unknown> = []
+    for (const { recipe, tag } of images) {
+      const base = recipe.base ?? []
+      // All of an image can be in its base.
+      const lists = recipe.files.length === 0 && base.length > 0 ? base : [...base, recipe.files]
+      const layers = yield* Effect.forEach(lists, layerOf)
+      const config = blob(configOf(recipe, layers), CONFIG)
+      const manifest = blob(
         {
-          ...manifest.descriptor,
-          annotations: { "io.containerd.image.name": recipe.name, "org.opencontainers.image.ref.name": tag },
-          platform: { architecture: recipe.architecture, os: "linux" },
+          schemaVersion: 2,
+          mediaType: MANIFEST,
+          config: config.descriptor,
+          layers: layers.map(({ digest, size }) => ({ mediaType: LAYER, digest, size })),
         },
-      ],
+        MANIFEST,
+      )
+      blobs.set(manifest.descriptor.digest, { bytes: manifest.bytes })
+      blobs.set(config.descriptor.digest, { bytes: config.bytes })
+      for (const layer of layers) blobs.set(layer.digest, { path: layer.path })
+      manifests.push({
+        ...manifest.descriptor,
+        annotations: { "io.containerd.image.name": recipe.name, "org.opencontainers.image.ref.name": tag },
+        platform: { architecture: recipe.architecture, os: "linux" },
+      })
+      written.push({
+        name: recipe.name,
+        manifestDigest: manifest.descriptor.digest,
+        configDigest: config.descriptor.digest,
+        layerDigests: layers.map(({ digest }) => digest),
+      })
     }
+    const index = { schemaVersion: 2, mediaType: INDEX, manifests }
     const entries = [
       file("oci-layout", { bytes: Buffer.from(`{"imageLayoutVersion":"1.0.0"}`) }),
       file("index.json", { bytes: Buffer.from(JSON.stringify(index)) }),
       directory("blobs"),
       directory("blobs/sha256"),
-      file(`blobs/sha256/${manifest.hex}`, { bytes: manifest.bytes }),
-      file(`blobs/sha256/${config.hex}`, { bytes: config.bytes }),
-      file(`blobs/sha256/${hex}`, { path: layer.path }),
+      ...[...blobs].map(([digest, content]) =>
+        file(`blobs/sha256/${digest.slice("sha256:".length)}`, content),
+      ),
     ]
-    const written = yield* withOutput(output, async (out, signal) => {
+    return yield* withOutput(output, async (out, signal) => {
       for await (const chunk of Tar.stream(entries, { keepOrder: true, signal })) await out.write(chunk)
-      return { bytes: out.position, sha256: await out.sha256(signal) }
+      return { images: written, bytes: out.position, sha256: await out.sha256(signal) }
     })
-    yield* attempt("remove", layer.path, () =>
-      io("remove", layer.path, () => fs.rm(layer.path, { force: true })),
-    )
-    return {
-      name: recipe.name,
-      manifestDigest: manifest.descriptor.digest,
-      configDigest: config.descriptor.digest,
-      layerDigest,
-      ...written,
-    }
   })

@@ -24,16 +24,18 @@ const writeImage = Effect.fnUntraced(
     const store = yield* ComponentStore
     const source = filePath(yield* store.resolve((yield* components("x86_64")).busybox), "bin/busybox")
     return yield* OciArchive.build(
-      {
-        name,
-        architecture: "amd64",
-        // A layer of its own, or one that is damaged would be replaced by the other's.
-        files: [
-          { path: "bin/busybox", mode: 0o755, source },
-          { path: "name", mode: 0o644, source: { bytes: Buffer.from(name) } },
-        ],
-        config: { entrypoint: ["/bin/busybox", "sleep", "100000"] },
-      },
+      [
+        {
+          name,
+          architecture: "amd64",
+          // A layer of its own, or one that is damaged would be replaced by the other's.
+          files: [
+            { path: "bin/busybox", mode: 0o755, source },
+            { path: "name", mode: 0o644, source: { bytes: Buffer.from(name) } },
+          ],
+          config: { entrypoint: ["/bin/busybox", "sleep", "100000"] },
+        },
+      ],
       file,
     )
   },

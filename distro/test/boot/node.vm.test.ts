@@ -13,7 +13,7 @@ import { soak } from "./node/Soak.ts"
 import { shutdown } from "./node/Shutdown.ts"
 import { nodeLayer, shellPod } from "./support.ts"
 
-const given = ["default/hello", "kube-system/dhcp", "apps/second"]
+const given = ["default/hello", "kube-system/dhcp", "kube-system/ntp", "kube-system/node-logs", "apps/second"]
 
 const Up = nodeLayer({
   manifests: {

@@ -27,6 +27,9 @@ it.live("the catalog has every library that its programs need, and none that nob
       all.pcre2,
       all.node,
       all.koffi,
+      all["busybox-dynamic"],
+      all.ndisc6,
+      all.openntpd,
     ])
     const files = resolved.flatMap((item) => item.files.map((file) => filePath(item, file.path)))
     const libraries = new Set(

@@ -23,7 +23,7 @@ it.effect("docs/files.md is what the recipe and the stages say", () =>
 
 it.effect("every file has a reason, and no path of this machine is in the page", () =>
   Effect.gen(function* () {
-    for (const file of [...recipe.files, ...recipe.images])
+    for (const file of [...recipe.files, ...recipe.images, ...(recipe.pods ?? [])])
       assert.notStrictEqual(file.why.trim(), "", "path" in file ? file.path : file.name)
     const page = yield* filesMarkdown(recipe)
     assert.notInclude(page, repository(""))

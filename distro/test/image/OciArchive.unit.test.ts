@@ -54,13 +54,17 @@ const filesOf = (file: string) =>
     return files
   })
 
+/** An archive of one image. */
+const buildOne = (image: OciArchive.Recipe, output: string) =>
+  Effect.map(OciArchive.build([image], output), ({ images, ...archive }) => ({ ...archive, ...images[0]! }))
+
 describe("OciArchive", () => {
   it.live("same recipe, same bytes, at different paths", () =>
     Effect.gen(function* () {
       const [one, two] = [yield* scratch, yield* scratch]
-      const a = yield* OciArchive.build(recipe(one), path.join(one, "x.tar"))
+      const a = yield* buildOne(recipe(one), path.join(one, "x.tar"))
       const shuffled = recipe(two)
-      const b = yield* OciArchive.build(
+      const b = yield* buildOne(
         {
           ...shuffled,
           files: shuffled.files.toReversed(),
@@ -80,7 +84,7 @@ describe("OciArchive", () => {
     Effect.gen(function* () {
       const dir = yield* scratch
       const file = path.join(dir, "x.tar")
-      const built = yield* OciArchive.build(recipe(dir), file)
+      const built = yield* buildOne(recipe(dir), file)
       const info = yield* OciArchive.inspect(file)
       assert.strictEqual(info.bytes, built.bytes)
       assert.strictEqual(info.images.length, 1)
@@ -106,7 +110,55 @@ describe("OciArchive", () => {
         Cmd: ["-f"],
         Labels: { a: "1", b: "2" },
       })
-      assert.deepStrictEqual(config.rootfs.diff_ids, [built.layerDigest])
+      assert.deepStrictEqual(config.rootfs.diff_ids, built.layerDigests)
+    }),
+  )
+
+  it.live("images of one archive share the layers that they have in common", () =>
+    Effect.gen(function* () {
+      const dir = yield* scratch
+      const file = path.join(dir, "x.tar")
+      const library = [{ path: "lib/c.so", mode: 0o644, source: { bytes: noise(300_000) } }]
+      const image = (name: string, files: OciArchive.Recipe["files"]): OciArchive.Recipe => ({
+        name: `localhost/kios/${name}:1`,
+        architecture: "amd64",
+        base: [library],
+        files,
+        config: { entrypoint: [`/bin/${name}`] },
+      })
+      const tool = { path: "bin/tool", mode: 0o755, source: { bytes: noise(1000) } }
+      const built = yield* OciArchive.build(
+        [image("a", [tool]), image("b", [{ ...tool, path: "bin/b" }]), image("bare", [])],
+        file,
+      )
+      const [a, b, bare] = built.images.map(({ layerDigests }) => layerDigests)
+      assert.deepStrictEqual([a?.length, b?.length, bare?.length], [2, 2, 1])
+      assert.strictEqual(a?.[0], b?.[0])
+      assert.strictEqual(a?.[0], bare?.[0])
+      assert.notStrictEqual(a?.[1], b?.[1])
+      assert.isBelow(built.bytes, 2 * 300_000)
+      const { images } = yield* OciArchive.inspect(file)
+      assert.deepStrictEqual(
+        images.map(({ layers, manifestDigest, name }) => [name, manifestDigest, layers.map((l) => l.digest)]),
+        built.images.map(({ layerDigests, manifestDigest, name }) => [
+          name,
+          manifestDigest,
+          [...layerDigests],
+        ]),
+      )
+      const alone = yield* OciArchive.build(
+        [image("b", [{ ...tool, path: "bin/b" }])],
+        path.join(dir, "b.tar"),
+      )
+      assert.deepStrictEqual(alone.images[0], built.images[1])
+    }),
+  )
+
+  it.live("two images of one name are refused", () =>
+    Effect.gen(function* () {
+      const dir = yield* scratch
+      const error = yield* failure(OciArchive.build([recipe(dir), recipe(dir)], path.join(dir, "x.tar")))
+      assert.include(error.message, "two images of this name")
     }),
   )
 
@@ -114,8 +166,8 @@ describe("OciArchive", () => {
     Effect.gen(function* () {
       const dir = yield* scratch
       const file = path.join(dir, "x.tar")
-      const built = yield* OciArchive.build(recipe(dir), file)
-      const layer = (yield* filesOf(file)).get(`blobs/sha256/${built.layerDigest.slice(7)}`)!
+      const built = yield* buildOne(recipe(dir), file)
+      const layer = (yield* filesOf(file)).get(`blobs/sha256/${built.layerDigests[0]!.slice(7)}`)!
       const listed = execFileSync("tar", ["--numeric-owner", "--quoting-style=literal", "-tvf", "-"], {
         input: layer,
         encoding: "utf8",
@@ -152,7 +204,7 @@ describe("OciArchive", () => {
         ...recipe(dir),
         files: [{ path: "a", mode: 0o644, source: { bytes: Buffer.from("a") } }],
       }
-      const built = yield* OciArchive.build(small, file)
+      const built = yield* buildOne(small, file)
       const whole = fs.readFileSync(file)
       const broken = path.join(dir, "broken.tar")
       const reasonOf = (bytes: Buffer) =>
@@ -170,7 +222,7 @@ describe("OciArchive", () => {
       assert.strictEqual(yield* reasonOf(Buffer.alloc(4096)), "NotATar")
       fs.writeFileSync(broken, Buffer.concat([Buffer.from("1f8b0800", "hex"), Buffer.alloc(1000)]))
       assert.include((yield* failure(OciArchive.inspect(broken))).message, "gunzip")
-      for (const digest of [built.manifestDigest, built.configDigest, built.layerDigest]) {
+      for (const digest of [built.manifestDigest, built.configDigest, built.layerDigests[0]!]) {
         const bytes = Buffer.from(whole)
         bytes[bytes.indexOf(`blobs/sha256/${digest.slice(7)}`) + 512]! ^= 1
         assert.strictEqual(yield* reasonOf(bytes), "BadDigest")
@@ -185,7 +237,7 @@ describe("OciArchive", () => {
     Effect.gen(function* () {
       const dir = yield* scratch
       const file = path.join(dir, "x.tar")
-      const built = yield* OciArchive.build(recipe(dir), file)
+      const built = yield* buildOne(recipe(dir), file)
       const files = yield* filesOf(file)
       const broken = path.join(dir, "broken.tar")
       const inspectWith = (change: (files: Map<string, Buffer>) => void) =>
@@ -212,7 +264,7 @@ describe("OciArchive", () => {
       assert.strictEqual(yield* inspectWith((m) => m.delete("oci-layout")), "MissingLayout")
       assert.strictEqual(yield* inspectWith((m) => m.delete(blob(built.manifestDigest))), "MissingBlob")
       assert.strictEqual(yield* inspectWith((m) => m.delete(blob(built.configDigest))), "MissingBlob")
-      assert.strictEqual(yield* inspectWith((m) => m.delete(blob(built.layerDigest))), "MissingBlob")
+      assert.strictEqual(yield* inspectWith((m) => m.delete(blob(built.layerDigests[0]!))), "MissingBlob")
       assert.strictEqual(yield* inspectWith((m) => m.set("index.json", Buffer.from("{"))), "BadJson")
       assert.strictEqual(yield* inspectWith(index((i) => (i.manifests[0].digest = "sha256:x"))), "BadJson")
       assert.strictEqual(yield* inspectWith(index((i) => (i.manifests[0].size += 1))), "BadSize")
@@ -259,7 +311,7 @@ describe("OciArchive", () => {
         const dir = yield* scratch
         const out = path.join(dir, "out")
         fs.mkdirSync(out)
-        const error = yield* failure(OciArchive.build(change(recipe(dir)), path.join(out, "x.tar")))
+        const error = yield* failure(buildOne(change(recipe(dir)), path.join(out, "x.tar")))
         assert.include(error.message, detail)
         assert.deepStrictEqual(fs.readdirSync(out), [])
       }),

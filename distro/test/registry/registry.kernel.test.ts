@@ -98,15 +98,18 @@ const runtime = Effect.fnUntraced(function* (directory: string) {
 const setUp = Effect.gen(function* () {
   const directory = yield* temporaryDirectory
   const archive = path.join(directory, "app.tar")
-  const image = yield* OciArchive.build(
-    {
-      name: "registry.example/team/app:1",
-      architecture: "amd64",
-      files: [{ path: "app", mode: 0o755, source: { bytes: Buffer.from("program") } }],
-      config: { entrypoint: ["/app"] },
-    },
+  const { images } = yield* OciArchive.build(
+    [
+      {
+        name: "registry.example/team/app:1",
+        architecture: "amd64",
+        files: [{ path: "app", mode: 0o755, source: { bytes: Buffer.from("program") } }],
+        config: { entrypoint: ["/app"] },
+      },
+    ],
     archive,
   )
+  const image = images[0]!
   const authority = makeAuthority(directory)
   const repositories = { "team/app:1": archive, "private/app:1": archive, "other/app:1": archive }
   const registry = yield* serve(authority, repositories, LOGIN)

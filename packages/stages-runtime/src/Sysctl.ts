@@ -45,6 +45,22 @@ export const node: SysctlTable = {
 }
 
 /**
+ * What the node's own interfaces need. An interface takes `default` when it
+ * appears, and drivers bring theirs before this stage runs; the kernel's `all`
+ * does not reach them (Documentation/networking/ip-sysctl.rst: accept_ra).
+ *
+ * @example
+ * ```ts
+ * import * as Sysctl from "@kios/stages-runtime/Sysctl"
+ *
+ * const sysctl = Sysctl.make({ ...Sysctl.node, ...Sysctl.interfaces, ...Sysctl.hardening })
+ * ```
+ */
+export const interfaces: SysctlTable = {
+  "net.ipv6.conf.*.accept_ra": "2",
+}
+
+/**
  * The Kernel Self Protection Project's settings, as far as pods allow them.
  *
  * @example
@@ -88,8 +104,23 @@ export const hardening: SysctlTable = {
 export const pathOf = (key: string): string =>
   `/proc/sys/${key.replaceAll(/[./]/gu, (separator) => (separator === "." ? "/" : "."))}`
 
+// The kernel's own two, which tables spell out.
+const notInterfaces: ReadonlyArray<string> = ["all", "default"]
+
+/** `a.*.b` for each interface that there is in the place of the star. */
+const expand = (key: string): Effect.Effect<ReadonlyArray<string>, never, Kernel> => {
+  const [before, after] = key.split(".*.")
+  if (before === undefined || after === undefined) return Effect.succeed([key])
+  return Kernel.use((kernel) => kernel.readDirectory(pathOf(before))).pipe(
+    // A name with a dot is spelled with a slash in a key.
+    Effect.map((names) => names.filter((name) => !notInterfaces.includes(name))),
+    Effect.map((names) => names.map((name) => `${before}.${name.replaceAll(".", "/")}.${after}`)),
+    Effect.catch((error) => Effect.as(Effect.logDebug(`${key}: ${error.message}`), [])),
+  )
+}
+
 /**
- * The stage for tables of one's own. A key that this kernel does not have, or a
+ * The stage for tables of one's own. A star in a key stands for every interface: `net.ipv4.conf.*.rp_filter`. A key that this kernel does not have, or a
  * value that it refuses, is told and does not stop the boot.
  *
  * @example
@@ -107,6 +138,7 @@ export const make = (table: SysctlTable) =>
     requires: [PseudoFilesystems, Modules],
     provides: [Sysctls],
     tolerates: [
+      { operation: "readDirectory", because: "nothing is there to be set", silent: true },
       {
         operation: "writeControl",
         errno: ["ENOENT"],
@@ -120,7 +152,10 @@ export const make = (table: SysctlTable) =>
       Effect.gen(function* () {
         const kernel = yield* Kernel
         const missing: Array<string> = []
-        for (const [key, value] of Object.entries(table)) {
+        const settings = yield* Effect.forEach(Object.entries(table), ([key, value]) =>
+          Effect.map(expand(key), (keys) => keys.map((one) => [one, value] as const)),
+        )
+        for (const [key, value] of settings.flat()) {
           yield* Effect.catch(kernel.writeControl(pathOf(key), value), (error) => {
             missing.push(key)
             return error.errno === "ENOENT"
@@ -143,4 +178,4 @@ export const make = (table: SysctlTable) =>
  * const waitsFor = Sysctl.stage.requires.map((key) => key.key)
  * ```
  */
-export const stage = make({ ...node, ...hardening })
+export const stage = make({ ...node, ...interfaces, ...hardening })

@@ -170,6 +170,19 @@ describe("sysctl", () => {
     )
     assert.strictEqual(Sysctl.pathOf("fs.aio-max-nr"), "/proc/sys/fs/aio-max-nr")
   })
+  it.effect("a star is every interface that is there, and none is no failure", () =>
+    Effect.gen(function* () {
+      const of = (name: string) => `net.ipv6.conf.${name}.accept_ra`
+      const machine = yield* withProc({
+        sysctls: Object.fromEntries(["all", "eth0", "vlan/5"].map((name) => [of(name), "1"])),
+      })
+      const table = { ...Sysctl.interfaces, "net.ipv4.conf.*.rp_filter": "1" }
+      const services = yield* up(Sysctl.make(table), machine)
+      assert.deepStrictEqual(Context.get(services, Sysctls).missing, [])
+      assert.strictEqual(machine.sysctls.get(of("eth0")), "2")
+      assert.strictEqual(machine.sysctls.get(of("vlan/5")), "2")
+    }),
+  )
   const all = { ...Sysctl.node, ...Sysctl.hardening }
   it.effect("every parameter is written once, and nothing else", () =>
     Effect.gen(function* () {

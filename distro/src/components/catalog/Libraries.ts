@@ -5,7 +5,7 @@ import { type CatalogPart, LIB } from "./Recipe.ts"
 const library = (name: string) => ({ from: `${LIB}/${name}`, to: `lib/${name}` })
 
 /**
- * Shared libraries: what node, koffi, mount and umount need and nothing else.
+ * Shared libraries: what node, koffi, mount, umount and the images' programs need and nothing else.
  * `catalog.kernel.test.ts` reads the ELF headers of the whole catalog and fails
  * on a library that is needed and not there, and on one that nobody needs.
  */
@@ -24,6 +24,7 @@ export const libraries: CatalogPart<"glibc" | "gcc-libs" | "libselinux" | "pcre2
           "lib/libm.so.6",
           "lib/libdl.so.2",
           "lib/libpthread.so.0",
+          "lib/libresolv.so.2",
         ],
         sources: [
           yield* debian.source({
@@ -35,6 +36,8 @@ export const libraries: CatalogPart<"glibc" | "gcc-libs" | "libselinux" | "pcre2
               // Empty since glibc 2.34, and still named by node's ELF header.
               library("libdl.so.2"),
               library("libpthread.so.0"),
+              // busybox, in the images of the distro's pods.
+              library("libresolv.so.2"),
             ],
           }),
         ],

@@ -3,8 +3,14 @@ import * as Component from "../Component.ts"
 import { concatenate } from "../Transform.ts"
 import { type CatalogPart, LIB } from "./Recipe.ts"
 
-/** What the kubelet calls on the host (mount, umount), the trusted CAs, and busybox for the sample image. */
-export const userland: CatalogPart<"util-linux" | "ca-certificates" | "busybox"> = (debian) =>
+/**
+ * What the kubelet calls on the host (mount, umount), the trusted CAs, and the
+ * programs of the distro's own pods. `busybox` stands alone, so that tests make
+ * whole systems of it; `busybox-dynamic` shares the C library with its neighbours.
+ */
+export const userland: CatalogPart<
+  "util-linux" | "ca-certificates" | "busybox" | "busybox-dynamic" | "ndisc6" | "openntpd"
+> = (debian) =>
   Effect.gen(function* () {
     const version = (name: string) => Effect.map(debian.pin(name), (pin) => pin.version)
     return {
@@ -49,6 +55,32 @@ export const userland: CatalogPart<"util-linux" | "ca-certificates" | "busybox">
         sources: [
           yield* debian.source({ "busybox-static": [{ from: "usr/bin/busybox", to: "bin/busybox" }] }),
         ],
+      }),
+      "busybox-dynamic": Component.make({
+        name: "busybox-dynamic",
+        version: yield* version("busybox"),
+        license: "GPL-2.0-only",
+        arch: "x86_64",
+        provides: ["bin/busybox-dynamic"],
+        sources: [
+          yield* debian.source({ busybox: [{ from: "usr/bin/busybox", to: "bin/busybox-dynamic" }] }),
+        ],
+      }),
+      ndisc6: Component.make({
+        name: "ndisc6",
+        version: yield* version("ndisc6"),
+        license: "GPL-2.0-only OR GPL-3.0-only",
+        arch: "x86_64",
+        provides: ["bin/rdisc6"],
+        sources: [yield* debian.source({ ndisc6: [{ from: "usr/bin/rdisc6", to: "bin/rdisc6" }] })],
+      }),
+      openntpd: Component.make({
+        name: "openntpd",
+        version: yield* version("openntpd"),
+        license: "ISC AND BSD-2-Clause AND BSD-3-Clause",
+        arch: "x86_64",
+        provides: ["bin/ntpd"],
+        sources: [yield* debian.source({ openntpd: [{ from: "usr/sbin/ntpd", to: "bin/ntpd" }] })],
       }),
     }
   })
