@@ -23,7 +23,14 @@ const table: ReadonlyArray<Row> = [
 ].filter((row) => !("when" in row) || row.when !== "no-data-partition")
 
 /** Where the runtime and the kubelet mount what belongs to pods. */
-const podMounts = ["/run/containerd/", "/var/lib/containerd/", "/var/lib/kubelet/", "/run/netns/"]
+// The last is where the data partition has /var/lib/kubelet: binds of one filesystem share what is mounted below them.
+const podMounts = [
+  "/run/containerd/",
+  "/var/lib/containerd/",
+  "/var/lib/kubelet/",
+  "/run/netns/",
+  "/run/kios/data/data/pods/pods/",
+]
 
 /** A mount, as the kernel shows it. */
 interface Mount {
