@@ -139,6 +139,7 @@ export class Cluster extends Context.Service<
           "namespace-controller",
           "garbage-collector-controller",
           "daemonset-controller",
+          "replicaset-controller",
           "certificatesigningrequest-signing-controller",
           // They make an outage dangerous for pods: who is away for too long is evicted.
           "node-lifecycle-controller",
