@@ -6,7 +6,12 @@ import * as YAML from "yaml"
 import { recipe } from "../../src/recipe.ts"
 
 const directory = fileURLToPath(new URL("../../manifests/", import.meta.url))
-const manifests = fs.readdirSync(directory).map((file) => file.replace(/\.yaml$/u, ""))
+/** Not a pod of the system but a template for clouds: docs/cloud-bootstrap.md. */
+const templates = ["cloud-bootstrap"]
+const manifests = fs
+  .readdirSync(directory)
+  .map((file) => file.replace(/\.yaml$/u, ""))
+  .filter((name) => !templates.includes(name))
 const textOf = (name: string) => fs.readFileSync(`${directory}${name}.yaml`, "utf8")
 
 /** What each may do beyond what every program may. */
