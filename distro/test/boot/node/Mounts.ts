@@ -88,6 +88,9 @@ const optionOf = (option: string, memoryKiB: number): string => {
   return option
 }
 
+/** What tmpfs does not show, because it is its default: half of the memory, in whole pages (shmem_show_options in mm/shmem.c). */
+const defaultSize = (memoryKiB: number): string => `size=${Math.floor(memoryKiB / 8) * 4}k`
+
 /** What the kernel shows though nobody asked for it, or does not show though somebody did. */
 const silent: Readonly<Record<string, ReadonlyArray<string>>> = {
   tmpfs: ["inode64", "mode=1777"],
@@ -107,6 +110,7 @@ const optionsOf = (row: Row, memoryKiB: number): ReadonlyArray<string> =>
     .split(",")
     .filter((option) => option !== "")
     .map((option) => optionOf(option, memoryKiB))
+    .filter((option) => row.fstype !== "tmpfs" || option !== defaultSize(memoryKiB))
     .filter((option) => !(silent[row.fstype] ?? []).includes(option))
     .toSorted()
 
