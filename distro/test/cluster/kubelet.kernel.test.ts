@@ -10,12 +10,10 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import * as readline from "node:readline"
 import { fileURLToPath } from "node:url"
-import { components } from "../../src/components/catalog.ts"
-import { ComponentStore } from "../../src/components/ComponentStore.ts"
-import { filePath } from "../../src/components/Resolved.ts"
 import { eventuallyAssert } from "../boot/support.ts"
 import { API_SERVER, Cluster, kubeconfigOf, TOKEN } from "./Cluster.ts"
 import { Network, NODE } from "./Network.ts"
+import { programs } from "../kubelet/programs.ts"
 
 const NAME = "node-7"
 const OWN = "/etc/kubernetes/kubelet.conf"
@@ -60,15 +58,6 @@ interface Answer {
   readonly text: string | null
   readonly kmsg: ReadonlyArray<string>
 }
-
-const programs = Effect.gen(function* () {
-  const catalog = yield* components("x86_64")
-  const store = yield* ComponentStore
-  return {
-    KUBELET: filePath(yield* store.resolve(catalog.kubelet), "bin/kubelet"),
-    CONTAINERD: filePath(yield* store.resolve(catalog.containerd), "bin/containerd"),
-  }
-}).pipe(Effect.provide(ComponentStore.live))
 
 /** The node, up; a question to it is written, and its answer waited for. */
 const node = Effect.gen(function* () {

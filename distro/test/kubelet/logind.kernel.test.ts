@@ -9,9 +9,7 @@ import * as path from "node:path"
 import * as readline from "node:readline"
 import { fileURLToPath } from "node:url"
 import * as KubeletConfig from "@kios/stages-kubelet/KubeletConfig"
-import { components } from "../../src/components/catalog.ts"
-import { ComponentStore } from "../../src/components/ComponentStore.ts"
-import { filePath } from "../../src/components/Resolved.ts"
+import { programs } from "./programs.ts"
 
 const init = fileURLToPath(new URL("../../../packages/stages-kubelet/test/socketServer.ts", import.meta.url))
 
@@ -57,15 +55,6 @@ ip link set lo up
 ) &
 exec "$NODE" --conditions=@kios/source "$INIT" 0
 `
-
-const programs = Effect.gen(function* () {
-  const catalog = yield* components("x86_64")
-  const store = yield* ComponentStore
-  return {
-    KUBELET: filePath(yield* store.resolve(catalog.kubelet), "bin/kubelet"),
-    CONTAINERD: filePath(yield* store.resolve(catalog.containerd), "bin/containerd"),
-  }
-}).pipe(Effect.provide(ComponentStore.live))
 
 it("an unmodified kubelet registers its inhibitor and runs its graceful shutdown", async () => {
   const binaries = await Effect.runPromise(programs)
