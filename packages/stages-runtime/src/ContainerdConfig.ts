@@ -53,6 +53,12 @@ const quote = (text: string): string => JSON.stringify(text)
  * host. So are CDI's directories, whose files name programs for runc to
  * execute, and tracing, which nobody here collects.
  *
+ * containerd asks every shim twice per `stats_collect_period` for the time its
+ * pod has used, so that it can tell `crictl stats` a rate. Its default of a
+ * second costs a node with idle pods more than anything else that it does
+ * (docs/performance.md), and the kubelet does not use it: it reads the cgroups
+ * by cAdvisor. Ten seconds is how often cAdvisor does that in a kubelet.
+ *
  * @example
  * ```ts
  * import * as ContainerdConfig from "@kios/stages-runtime/ContainerdConfig"
@@ -85,6 +91,7 @@ disabled_plugins = [
 
 [plugins."io.containerd.cri.v1.runtime"]
   cdi_spec_dirs = []
+  stats_collect_period = "10s"
 
 [plugins."io.containerd.cri.v1.runtime".cni]
   bin_dirs = [${quote(options.cniBinDir)}]
