@@ -58,6 +58,8 @@ export const dataDisk = Effect.fnUntraced(function* (
   manifests: Readonly<Record<string, string>>,
   /** More files, by their path below /etc. */
   etc: Readonly<Record<string, string>> = {},
+  /** More files, by their path on the partition. */
+  files: ReadonlyArray<DiskImage.DataFile> = [],
 ) {
   const output = path.join(directory, "data.img")
   const info = yield* DiskImage.write({
@@ -65,9 +67,12 @@ export const dataDisk = Effect.fnUntraced(function* (
     data: {
       sizeMiB: 384,
       files: [
-        ...Object.entries(manifests).map(([name, text]) => [`kubernetes/manifests/${name}`, text] as const),
-        ...Object.entries(etc),
-      ].map(([name, text]) => ({ path: `meta/etc/${name}`, bytes: Buffer.from(text) })),
+        ...[
+          ...Object.entries(manifests).map(([name, text]) => [`kubernetes/manifests/${name}`, text] as const),
+          ...Object.entries(etc),
+        ].map(([name, text]) => ({ path: `meta/etc/${name}`, bytes: Buffer.from(text) })),
+        ...files,
+      ],
     },
   })
   const partition = info.partitions.find(({ type }) => type === DiskImage.DATA_TYPE)

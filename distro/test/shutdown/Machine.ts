@@ -1,6 +1,9 @@
 /** A node that is shut down and boots again, on one disk, as often as a test wants. */
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
+import { execFileSync } from "node:child_process"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
 import * as Probe from "../../src/vm/Probe.ts"
 import type { VmEvent } from "../../src/vm/Milestones.ts"
 import * as VmRun from "../../src/vm/VmRun.ts"
@@ -66,10 +69,15 @@ shutdownGracePeriodCriticalPods: 30s
 export const disk = Effect.fnUntraced(function* (pods: Readonly<Record<string, string>>) {
   const directory = yield* temporaryDirectory
   const manifests = Object.entries(pods).map(([name, text]) => [`${name}.json`, text])
+  const client = path.join(directory, "say")
+  const source = fileURLToPath(new URL("say.c", import.meta.url))
+  execFileSync("gcc", ["-O1", "-Wall", "-Werror", "-static", "-o", client, source])
   const data = yield* dataDisk(
     directory,
     { "kios-probe.json": Probe.probeManifest({ image: busybox }), ...Object.fromEntries(manifests) },
     { "kubernetes/config.yaml": kubelet },
+    // What is mounted on /opt/cni/bin, the one place for programs.
+    [{ path: "data/cni/say", sourcePath: client, mode: 0o755 }],
   )
   return { ...data, directory, pods: Object.keys(pods).map((name) => `default/${name}`) }
 })
@@ -190,3 +198,7 @@ export const boot = Effect.fnUntraced(function* (
 
 /** Asks init by a signal, from the probe, a moment after its answer is sent. */
 export const signal = (name: string): string => `(sleep 1; kill -${name} 1) >/dev/null 2>&1 &`
+
+/** Asks init by a byte on the system socket, as a process of the host. */
+export const say = (byte: number): string =>
+  `(sleep 1; nsenter -t 1 -m -p /opt/cni/bin/say /run/system.sock ${byte}) >/dev/null 2>&1 &`

@@ -5,6 +5,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { eventually, eventuallyAssert } from "../boot/support.ts"
 import * as Machine from "./Machine.ts"
 
 // Deadlines of the steps after what the kubelet waits for: see docs/shutdown.md.
@@ -117,6 +118,38 @@ describe("one machine", () => {
         yield* node.lines(Machine.signal("TERM"))
         const { read } = yield* node.poweredOff()
         assert.strictEqual(read(`${Machine.FOUND}/hooked`), "begun\ndone\n".repeat(3))
+      }).pipe(Effect.scoped),
+    DEADLINE,
+  )
+})
+
+describe("a client of the original's, on the host", () => {
+  it.live(
+    "restarts the kubelet and the runtime, and powers off with the pods' grace",
+    () =>
+      Effect.gen(function* () {
+        const disk = yield* Machine.disk({ hooked: Machine.hookedPod("hooked", HOOK_SECONDS) })
+        const node = yield* Machine.boot(disk)
+        for (const [byte, daemon] of [
+          [0x03, "kubelet"],
+          [0x04, "containerd"],
+        ] as const) {
+          const pid = node.lines(
+            `for p in /proc/[0-9]*; do [ "$(readlink $p/exe)" = /bin/${daemon} ] && echo $p; done; true`,
+          )
+          const before = yield* pid
+          assert.lengthOf(before, 1)
+          yield* node.lines(Machine.say(byte))
+          yield* eventuallyAssert(`a new ${daemon}`, pid, (after) => {
+            assert.lengthOf(after, 1)
+            assert.notDeepEqual(after, before)
+          })
+        }
+        yield* eventually("the kubelet's health", node.lines("wget -qO- http://127.0.0.1:10248/healthz"))
+        yield* node.lines(Machine.say(0x01))
+        const { read } = yield* node.poweredOff()
+        assert.match(node.said()[0] ?? "", /action=POWER_OFF by="the system socket, pid=\d+"/)
+        assert.strictEqual(read(`${Machine.FOUND}/hooked`), "begun\ndone\n")
       }).pipe(Effect.scoped),
     DEADLINE,
   )
