@@ -108,13 +108,15 @@ export const join = (it: Vitest.MethodsNonLive<Node | Cluster | Network | Cloud 
               `default/kios-probe-${NAME} Running`,
               `kube-system/cloud-bootstrap-${NAME} Succeeded`,
               `kube-system/dhcp-${NAME} Running`,
+              `kube-system/node-logs-${NAME} Running`,
+              `kube-system/ntp-${NAME} Running`,
             ],
           ),
         PATIENCE,
       )
       for (const { status } of seen)
         for (const { restartCount } of status.containerStatuses ?? []) assert.strictEqual(restartCount, 0)
-      for (const pod of ["default_hello", "kube-system_dhcp"])
+      for (const pod of ["default_hello", "kube-system_dhcp", "kube-system_node-logs", "kube-system_ntp"])
         assert.strictEqual((yield* incarnations(`${pod}-${NAME}`)).length, 1, pod)
     }),
   )
@@ -196,7 +198,7 @@ export const join = (it: Vitest.MethodsNonLive<Node | Cluster | Network | Cloud 
       // And the other way with the pod's own address: nobody has masqueraded it.
       yield* kubectl([
         "exec",
-        "web",
+        name,
         "--",
         "/bin/wget",
         "-q",

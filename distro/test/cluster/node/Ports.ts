@@ -10,11 +10,12 @@ import { ask, scan } from "../support.ts"
 const PAGE = 8080
 const KUBELET = 10250
 
-/** Sockets of the host's network that others can reach: `udp 0.0.0.0:68`. */
+/** Sockets of the host's network that anybody can reach: not lo's, and not those that are connected to somebody. */
 const udpSockets = Effect.flatMap(Node, ({ lines }) =>
   Effect.map(lines("cat /proc/net/udp /proc/net/udp6"), (all) =>
     all.flatMap((line) => {
-      const [, address = ""] = /^\s*\d+: ([0-9A-F]+):/u.exec(line) ?? []
+      const [, address = "", peer = ""] = /^\s*\d+: ([0-9A-F]+):[0-9A-F]+ ([0-9A-F]+):/u.exec(line) ?? []
+      if (/[^0]/u.test(peer)) return []
       // 127.0.0.0/8 and ::1, in the kernel's order of bytes.
       return address === "" || /^(?:.{6}7F|0{24}01000000)$/u.test(address) ? [] : [line.trim()]
     }),
