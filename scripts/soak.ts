@@ -62,9 +62,9 @@ const runs: ReadonlyArray<Run> = [
   },
   {
     name: "shutdown",
-    what: "a node is booted and shut down 50 times on one disk, clean every time",
-    project: "unseen",
-    tests: ["distro/test/shutdown/rounds.unseen.test.ts"],
+    what: "a node is shut down by each trigger, and 50 times on one disk, clean every time",
+    project: "vm",
+    tests: ["distro/test/shutdown"],
     findings: [],
   },
   {
@@ -73,6 +73,13 @@ const runs: ReadonlyArray<Run> = [
     project: "vm",
     tests: ["distro/test/power/power.vm.test.ts"],
     env: { KIOS_POWER_CUTS: "100" },
+    findings: [],
+  },
+  {
+    name: "outage",
+    what: "a node of a cluster whose API server is away for five minutes",
+    project: "vm",
+    tests: ["distro/test/cluster/join.vm.test.ts"],
     findings: [],
   },
 ]

@@ -13,12 +13,16 @@ const asked = Effect.map(signingRequests, (all) =>
   all.map(({ metadata, spec }) => `${metadata.name} ${spec.signerName}`).toSorted(),
 )
 
+/** The kubelet's client certificate: a link with the host's absolute path, and what it leads to. */
+const certificate =
+  "file=$(readlink /host/var/lib/kubelet/pki/kubelet-client-current.pem) && sha256sum /host$file"
+
 export const reboot = (it: Vitest.MethodsNonLive<Node | Cluster | Network | Marks>) => {
   it.effect("after a reboot the node is Ready again by itself, with the identity that it had", () =>
     Effect.gen(function* () {
       const { lines } = yield* Node
       const { mark, restart } = yield* Marks
-      const identity = yield* lines("cd /host/var/lib/kubelet/pki && sha256sum kubelet-client-current.pem")
+      const identity = yield* lines(certificate)
       const requests = yield* asked
       const before = (yield* node).status.nodeInfo["bootID"]
       // SIGINT to init is a reboot.
@@ -41,10 +45,7 @@ export const reboot = (it: Vitest.MethodsNonLive<Node | Cluster | Network | Mark
         PATIENCE,
       )
       yield* mark("a pod of the cluster serves again")
-      assert.deepStrictEqual(
-        yield* lines("cd /host/var/lib/kubelet/pki && sha256sum kubelet-client-current.pem", 240),
-        identity,
-      )
+      assert.deepStrictEqual(yield* lines(certificate, 240), identity)
       assert.deepStrictEqual(
         yield* asked,
         requests,

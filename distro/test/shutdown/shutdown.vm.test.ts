@@ -1,10 +1,13 @@
 /**
  * Every way in which a node is asked to go down, with a pod that takes 10
  * seconds to end well: it is given them, the data partition is clean, and the
- * machine leaves by itself. docs/shutdown.md has the table of what is asserted.
+ * machine leaves by itself. Each takes a boot or two: npm test has the power
+ * button and SIGPWR here, SIGTERM in boot/node and a failed boot in boot.vm;
+ * the soak has all of them.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { soaking } from "../../../packages/core/test/support/Scale.ts"
 import { eventually, eventuallyAssert } from "../boot/support.ts"
 import * as Machine from "./Machine.ts"
 
@@ -15,7 +18,7 @@ const GRACE_SECONDS = 8
 // Several boots, on a machine that is shared.
 const DEADLINE = 90 * 60_000
 
-describe("a node that has only just booted", () => {
+describe.runIf(soaking)("a node that has only just booted", () => {
   it.live(
     "restarts by Ctrl-Alt-Del and powers off by its button, in order; each boot keeps how it went down",
     () =>
@@ -101,7 +104,7 @@ describe("the power button", () => {
   )
 })
 
-describe("one machine", () => {
+describe.runIf(soaking)("one machine", () => {
   it.live(
     "restarts by Ctrl-Alt-Del and by SIGINT, and powers off by SIGTERM, its pods ended well each time",
     () =>
@@ -123,7 +126,7 @@ describe("one machine", () => {
   )
 })
 
-describe("a client of the original's, on the host", () => {
+describe.runIf(soaking)("a client of the original's, on the host", () => {
   it.live(
     "restarts the kubelet and the runtime, and powers off with the pods' grace",
     () =>
