@@ -20,8 +20,6 @@ export default defineConfig({
       project("unit", { testTimeout: 90_000 }),
       project("kernel", { testTimeout: 120_000, hookTimeout: 120_000, fileParallelism: false }),
       project("vm", { testTimeout: 900_000, hookTimeout: 900_000, fileParallelism: false }),
-      // Virtual machines whose tests are written and were not yet seen to pass; npm test leaves them out.
-      project("unseen", { testTimeout: 2_400_000, hookTimeout: 2_400_000, fileParallelism: false }),
     ],
   },
 })

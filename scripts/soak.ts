@@ -16,7 +16,7 @@ import { check, type Count, root, suite } from "./Suite.ts"
 interface Run {
   readonly name: string
   readonly what: string
-  readonly project: "kernel" | "vm" | "unseen"
+  readonly project: "kernel" | "vm"
   /** Files and filters of vitest. */
   readonly tests: ReadonlyArray<string>
   readonly env?: Readonly<Record<string, string>>

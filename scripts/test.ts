@@ -5,6 +5,7 @@
  *   --only NAME   check, image, unit, kernel or vm
  */
 import * as path from "node:path"
+import { leanFile, spared } from "../distro/test/boot/lean.ts"
 import { check, type Count, root, suite as suiteOf } from "./Suite.ts"
 
 const bin = (name: string) => path.join(root, "node_modules/.bin", name)
@@ -30,7 +31,17 @@ const groups: Readonly<Record<string, ReadonlyArray<() => Promise<Count>>>> = {
       ]),
   ],
   // Before the tests: some of them look at what was built.
-  image: [() => check("components and image", process.execPath, ["distro/bin/kios.mjs", "build"])],
+  image: [
+    () => check("components and image", process.execPath, ["distro/bin/kios.mjs", "build"]),
+    () =>
+      check("image without the system's pods", process.execPath, [
+        "distro/bin/kios.mjs",
+        "build",
+        "--output",
+        `dist/${leanFile}`,
+        ...spared.flatMap((name) => ["--without", name]),
+      ]),
+  ],
   unit: [() => suite("unit")],
   kernel: [() => suite("kernel")],
   vm: [() => suite("vm")],

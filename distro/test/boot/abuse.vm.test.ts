@@ -43,7 +43,7 @@ const healthy = Effect.flatMap(Node, ({ lines }) =>
   ),
 )
 
-const Up = nodeLayer({ manifests: {}, pods: ["default/hello"], memoryMiB: 1024 })
+const Up = nodeLayer({ manifests: {}, pods: ["default/hello"], memoryMiB: 1024, lean: true })
 
 layer(Up, { excludeTestServices: true, timeout: "10 minutes" })("pods that take all they can get", (it) => {
   let before: ReadonlyArray<string> = []

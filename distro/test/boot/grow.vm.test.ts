@@ -12,7 +12,7 @@ import * as path from "node:path"
 import * as DiskImage from "../../src/image/DiskImage.ts"
 import * as Probe from "../../src/vm/Probe.ts"
 import * as VmRun from "../../src/vm/VmRun.ts"
-import { busybox, efi, temporaryDirectory } from "./support.ts"
+import { busybox, leanEfi, temporaryDirectory, unhardened } from "./support.ts"
 
 const MIB = 2 ** 20
 const environment = { ...process.env, PATH: `${process.env["PATH"]}:/usr/sbin:/sbin`, LC_ALL: "C" }
@@ -53,11 +53,11 @@ const filesystemBytes = (image: string, offset: number): number => {
 
 const boot = Effect.fnUntraced(function* (image: string, cmdline: string) {
   return yield* VmRun.boot({
-    efi: yield* efi,
+    efi: yield* leanEfi,
     boot: "kernel",
     memoryMiB: 1536,
     // What is told at level info, too.
-    cmdline: `loglevel=7 ${cmdline}`,
+    cmdline: `${unhardened} loglevel=7 ${cmdline}`,
     ports: [Probe.defaultProbePort],
     disks: [{ path: image, format: "raw" }],
     noReboot: true,

@@ -11,7 +11,15 @@ import { recipe } from "../../src/recipe.ts"
 import * as Probe from "../../src/vm/Probe.ts"
 import type { Disk, NicModel } from "../../src/vm/QemuArguments.ts"
 import * as VmRun from "../../src/vm/VmRun.ts"
-import { buildVariant, busybox, dataDisk, efi, eventually, temporaryDirectory } from "./support.ts"
+import {
+  buildVariant,
+  busybox,
+  dataDisk,
+  eventually,
+  leanEfi,
+  temporaryDirectory,
+  unhardened,
+} from "./support.ts"
 
 type Bus = NonNullable<Disk["bus"]>
 
@@ -59,6 +67,7 @@ const boot = Effect.fnUntraced(function* (
   const machine = yield* VmRun.boot({
     efi: image,
     boot: "kernel",
+    cmdline: unhardened,
     memoryMiB: 1536,
     network: "user",
     nics,
@@ -111,7 +120,7 @@ const boot = Effect.fnUntraced(function* (
 it.live("cloud: virtio, VMware, SCSI, NVMe and AHCI disks and both adapters come up by modalias", () =>
   Effect.gen(function* () {
     const probe = yield* boot(
-      yield* efi,
+      yield* leanEfi,
       ["ahci", "virtio", "scsi", "nvme", "ahci", "pvscsi"],
       ["vmxnet3", "virtio-net-pci"],
       {

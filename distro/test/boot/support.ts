@@ -8,6 +8,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Build from "../../src/Build.ts"
+import * as BuildContents from "../../src/cli/BuildContents.ts"
 import { CommandRunner } from "../../src/components/CommandRunner.ts"
 import { ComponentStore } from "../../src/components/ComponentStore.ts"
 import { lockFile } from "../../src/components/LockFile.ts"
@@ -16,8 +17,15 @@ import type { Recipe } from "../../src/ImageRecipe.ts"
 import { imageNames, recipe } from "../../src/recipe.ts"
 import * as Probe from "../../src/vm/Probe.ts"
 import * as VmRun from "../../src/vm/VmRun.ts"
+import { leanFile, spared } from "./lean.ts"
 
-const dist = fileURLToPath(new URL("../../../dist/kios.efi", import.meta.url))
+const dist = (name: string) => fileURLToPath(new URL(`../../../dist/${name}`, import.meta.url))
+
+/**
+ * Words for a machine of which the speed and the hardening are not looked at:
+ * without page-table isolation an emulated machine has a fifth of its time back.
+ */
+export const unhardened = "mitigations=off pti=off"
 
 /** A directory that is gone with the scope. */
 export const temporaryDirectory: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
@@ -34,23 +42,29 @@ export const buildVariant = (variant: Recipe, directory: string) =>
     Effect.provide(builders),
   )
 
-/**
- * The EFI under test: KIOS_EFI, else dist/kios.efi, which is built when it is
- * not there. Test processes that find it missing at the same time build it once.
- */
-export const efi = Effect.gen(function* () {
-  const given = process.env["KIOS_EFI"] ?? ""
-  if (given !== "") {
-    if (!fs.existsSync(given)) return yield* Effect.die(new Error(`KIOS_EFI: ${given} does not exist`))
-    return path.resolve(given)
-  }
-  if (fs.existsSync(dist)) return dist
-  fs.mkdirSync(path.dirname(dist), { recursive: true })
-  yield* lockFile(`${dist}.lock`, "kios.efi", "building it")
-  if (!fs.existsSync(dist))
-    yield* Build.build({ recipe, output: dist }).pipe(Effect.provide(builders), Effect.asVoid)
-  return dist
-}).pipe(Effect.scoped)
+/** KIOS_EFI, else a file of dist/, which is built when it is not there. */
+const built = (name: string, without: ReadonlyArray<string>) =>
+  Effect.gen(function* () {
+    const given = process.env["KIOS_EFI"] ?? ""
+    if (given !== "") {
+      if (!fs.existsSync(given)) return yield* Effect.die(new Error(`KIOS_EFI: ${given} does not exist`))
+      return path.resolve(given)
+    }
+    const file = dist(name)
+    if (fs.existsSync(file)) return file
+    fs.mkdirSync(path.dirname(file), { recursive: true })
+    yield* lockFile(`${file}.lock`, name, "building it")
+    if (fs.existsSync(file)) return file
+    const variant = yield* BuildContents.apply(recipe, { without, image: [], manifest: [] })
+    yield* Build.build({ recipe: variant, output: file }).pipe(Effect.provide(builders))
+    return file
+  }).pipe(Effect.scoped)
+
+/** The EFI under test, as it ships; processes that find it missing at the same time build it once. */
+export const efi = built("kios.efi", [])
+
+/** The same without what {@link spared} names, for tests of something else; scripts/test.ts builds both. */
+export const leanEfi = built(leanFile, spared)
 
 /** A disk with a data partition whose static pod manifests are given by file name. */
 export const dataDisk = Effect.fnUntraced(function* (
@@ -193,6 +207,8 @@ export const nodeLayer = (options: {
   readonly pods: ReadonlyArray<string>
   /** RAM in MiB (default 1536). */
   readonly memoryMiB?: number
+  /** The EFI and the command line are those that ship (default), or spare what the test does not look at. */
+  readonly lean?: boolean
 }) =>
   Layer.effect(
     Node,
@@ -203,8 +219,9 @@ export const nodeLayer = (options: {
         ...options.manifests,
       })
       const machine = yield* VmRun.boot({
-        efi: yield* efi,
+        efi: yield* options.lean === true ? leanEfi : efi,
         boot: "kernel",
+        ...(options.lean === true ? { cmdline: unhardened } : {}),
         memoryMiB: options.memoryMiB ?? 1536,
         network: "user",
         forwards: [{ hostPort: 0, guestPort: 8080 }],

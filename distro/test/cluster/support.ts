@@ -8,7 +8,7 @@ import * as Probe from "../../src/vm/Probe.ts"
 import { VmHost } from "../../src/vm/VmHost.ts"
 import * as Timeline from "../../src/vm/Timeline.ts"
 import * as VmRun from "../../src/vm/VmRun.ts"
-import { busybox, efi, linesOf, Node } from "../boot/support.ts"
+import { busybox, efi, linesOf, Node, unhardened } from "../boot/support.ts"
 import { component } from "./Components.ts"
 import { GATEWAY, METADATA, Network, NODE, TAP } from "./Network.ts"
 import type { Answer, Question } from "./Outside.ts"
@@ -54,8 +54,7 @@ export const node = Layer.effect(
       boot: "kernel",
       memoryMiB: 1536,
       network: { tap: TAP },
-      // What it costs is not what is looked at here, and an emulated machine has little to spare.
-      cmdline: "mitigations=off pti=off",
+      cmdline: unhardened,
       console: { tee: path.join(directory, "console.log") },
       ports: [Probe.defaultProbePort],
       disks: [{ path: image, format: "raw" }],

@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import * as Probe from "../../src/vm/Probe.ts"
 import * as VmRun from "../../src/vm/VmRun.ts"
-import { busybox, dataDisk, efi, eventuallyAssert, temporaryDirectory } from "../boot/support.ts"
+import { busybox, dataDisk, efi, eventuallyAssert, temporaryDirectory, unhardened } from "../boot/support.ts"
 
 /** `eventuallyAssert` with a deadline for a machine that is shared. */
 export const patiently = <A, E, R>(
@@ -31,6 +31,7 @@ export const bootNode = Effect.fnUntraced(function* (options: {
   const machine = yield* VmRun.boot({
     efi: yield* efi,
     boot: "kernel",
+    cmdline: unhardened,
     memoryMiB: 1536,
     ports: [Probe.defaultProbePort],
     disks: [{ path: data.path, format: "raw" }],

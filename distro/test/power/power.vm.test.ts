@@ -14,7 +14,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import * as Probe from "../../src/vm/Probe.ts"
 import { DATA_TYPE } from "../../src/image/DiskImage.ts"
-import { busybox } from "../boot/support.ts"
+import { busybox, leanEfi, unhardened } from "../boot/support.ts"
 import * as Node from "./Node.ts"
 import { Partition, random } from "./PowerCut.ts"
 import * as Replay from "./Replay.ts"
@@ -64,7 +64,7 @@ describe("a disk of kios image", () => {
     Effect.gen(function* () {
       fs.writeFileSync(at("kios-probe.json"), Probe.probeManifest({ image: busybox }))
       const sizes = ["--size", "512M", "--esp-size", "264M"]
-      const words = ["--cmdline", "kios.hostname=on-disk"]
+      const words = ["--cmdline", `kios.hostname=on-disk ${unhardened}`, "--efi", yield* leanEfi]
       const manifest = ["--manifest", at("kios-probe.json")]
       const image = Node.image(["-o", at("disk.qcow2"), ...sizes, ...words, ...manifest])
       partition = image.partitions.find(({ type }) => type === DATA_TYPE)

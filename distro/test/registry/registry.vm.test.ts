@@ -16,7 +16,14 @@ import { withPolicy } from "../../src/ImagePolicy.ts"
 import { recipe } from "../../src/recipe.ts"
 import * as Probe from "../../src/vm/Probe.ts"
 import * as VmRun from "../../src/vm/VmRun.ts"
-import { buildVariant, busybox, eventually, staticPod, temporaryDirectory } from "../boot/support.ts"
+import {
+  buildVariant,
+  busybox,
+  eventually,
+  staticPod,
+  temporaryDirectory,
+  unhardened,
+} from "../boot/support.ts"
 import { makeAuthority, serve } from "./Registry.ts"
 
 const MANIFESTS = "meta/etc/kubernetes/manifests"
@@ -110,6 +117,7 @@ it.live(
       const machine = yield* VmRun.boot({
         efi,
         boot: "kernel",
+        cmdline: unhardened,
         memoryMiB: 1536,
         network: "user",
         ports: [Probe.defaultProbePort],

@@ -10,11 +10,12 @@ import * as VmRun from "../../src/vm/VmRun.ts"
 import {
   busybox,
   dataDisk,
-  efi,
   eventually,
+  leanEfi,
   linesOf,
   staticPod,
   temporaryDirectory,
+  unhardened,
 } from "../boot/support.ts"
 import { assertClean, type OnDisk } from "./Partition.ts"
 
@@ -88,11 +89,10 @@ export const boot = Effect.fnUntraced(function* (
   waitFor: "pods" | "boot-complete" = "pods",
 ) {
   const machine = yield* VmRun.boot({
-    efi: yield* efi,
+    efi: yield* leanEfi,
     boot: "kernel",
     memoryMiB: 1536,
-    // Page-table isolation doubles what emulation costs.
-    cmdline: "mitigations=off",
+    cmdline: unhardened,
     ports: [Probe.defaultProbePort],
     disks: [{ path: from.path, format: "raw" }],
   })

@@ -1,5 +1,6 @@
 // say SOCKET BYTE: sends one byte to a unix stream socket and waits until the
 // other side closes or two seconds have gone, as a client of the original does.
+#define _GNU_SOURCE
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
