@@ -38,6 +38,9 @@ export const DIRECTORY = "/lib/kios/images"
  */
 export const DATA_DIRECTORY = "/run/kios/data/data/images"
 
+// An import holds a chunk of 64 KiB: its memory is not what limits this.
+const OWN_AT_ONCE = 4
+
 // containerd died or was restarted during the import: that is no fault of the archive.
 const interrupted = (error: ImageImportError) =>
   error.grpc !== undefined && ["UNAVAILABLE", "CANCELLED"].includes(error.grpc.code)
@@ -55,23 +58,33 @@ const archivesOf = Effect.fnUntraced(function* (directory: string) {
 })
 
 /** Has containerd have the images of each archive; what is broken is told by name and skipped. */
-const importAll = Effect.fnUntraced(function* (directory: string, archives: ReadonlyArray<string>) {
+const importAll = Effect.fnUntraced(function* (
+  directory: string,
+  archives: ReadonlyArray<string>,
+  concurrency: number,
+) {
   const containerd = yield* ContainerdClient
-  const done = { names: [] as Array<string>, archives: [] as Array<string>, imported: 0 }
-  for (const archive of archives) {
-    yield* containerd
-      .importImage({ archive: `${directory}/${archive}`, labels: pinnedImageLabels, unlessThere: true })
-      .pipe(
-        Effect.retry({ while: interrupted, schedule: Schedule.spaced("2 seconds"), times: 10 }),
-        Effect.map((images) => {
-          done.archives.push(archive)
-          done.names.push(...images.map(({ name }) => name))
-          done.imported += images.filter(({ wasThere }) => wasThere !== true).length
-        }),
-        Effect.catch((error) => Effect.logError(`image archive ${archive} was skipped: ${error.message}`)),
-      )
+  const imported = yield* Effect.forEach(
+    archives,
+    (archive) =>
+      containerd
+        .importImage({ archive: `${directory}/${archive}`, labels: pinnedImageLabels, unlessThere: true })
+        .pipe(
+          Effect.retry({ while: interrupted, schedule: Schedule.spaced("2 seconds"), times: 10 }),
+          Effect.map((images) => [{ archive, images }]),
+          Effect.catch((error) =>
+            Effect.as(Effect.logError(`image archive ${archive} was skipped: ${error.message}`), []),
+          ),
+        ),
+    { concurrency },
+  )
+  const done = imported.flat()
+  const images = done.flatMap((one) => one.images)
+  return {
+    archives: done.map(({ archive }) => archive),
+    names: images.map(({ name }) => name),
+    imported: images.filter(({ wasThere }) => wasThere !== true).length,
   }
-  return done
 })
 
 /** Numbers of images for a milestone. */
@@ -117,12 +130,13 @@ export const make = (directory: string, dataDirectory: string) =>
       Effect.gen(function* () {
         const report = yield* BootReport
         const { device } = yield* DataPartition
-        const own = yield* importAll(directory, yield* archivesOf(directory))
+        // The kubelet waits for these: while containerd writes one, the next is on its way.
+        const own = yield* importAll(directory, yield* archivesOf(directory), OWN_AT_ONCE)
         yield* ImageArchives.release(directory, own.archives)
         yield* report.milestone("images-ready", counts(own))
         const data = device === undefined ? [] : yield* archivesOf(dataDirectory)
         if (data.length > 0)
-          yield* importAll(dataDirectory, data).pipe(
+          yield* importAll(dataDirectory, data, 1).pipe(
             Effect.tap((done) => report.milestone("data-images-ready", counts(done))),
             Effect.forkScoped,
           )

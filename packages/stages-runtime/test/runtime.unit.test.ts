@@ -217,6 +217,46 @@ describe("image-preload", () => {
       assert.deepStrictEqual(yield* machine.kernel.readDirectory("/lib/kios/images"), [])
     }),
   )
+  it.effect("those of the image are imported at the same time, those of the data partition one by one", () =>
+    Effect.gen(function* () {
+      const names = ["a", "b", "c"].map((name) => `${name}.tar`)
+      const machine = TestMachine.make({
+        files: Object.fromEntries(
+          ["/lib/kios/images", "/run/kios/data/data/images"].flatMap((directory) =>
+            names.map((name) => [`${directory}/${name}`, ""]),
+          ),
+        ),
+      })
+      const most = new Map<string, number>()
+      const now = new Map<string, number>()
+      const containerd = client({
+        importImage: ({ archive }) => {
+          const where = archive.slice(0, archive.lastIndexOf("/"))
+          const add = (change: number) =>
+            Effect.sync(() => {
+              now.set(where, (now.get(where) ?? 0) + change)
+              most.set(where, Math.max(most.get(where) ?? 0, now.get(where) ?? 0))
+            })
+          return Effect.acquireUseRelease(
+            add(1),
+            () => Effect.as(Effect.sleep("1 second"), [{ name: archive }] as never),
+            () => add(-1),
+          )
+        },
+      })
+      const partition = Layer.succeed(DataPartition, { device: "/dev/vda1" })
+      const fiber = yield* Effect.forkChild(
+        up(ImagePreload.stage, machine, Layer.merge(containerd, partition)),
+        { startImmediately: true },
+      )
+      yield* TestClock.adjust("10 seconds")
+      yield* Fiber.join(fiber)
+      assert.deepStrictEqual(Object.fromEntries(most), {
+        "/lib/kios/images": 3,
+        "/run/kios/data/data/images": 1,
+      })
+    }),
+  )
   // As the root switch leaves it: the image's filesystem is read-only, and so is its mount.
   const sealed = Effect.gen(function* () {
     const machine = TestMachine.make({ files: { ...files, "/run/": "", "/proc/": "" } })
