@@ -1,5 +1,2 @@
-/** The EFI of tests that look at something else than the system's pods. */
+/** Name of the EFI in dist/ that `leanEfi` of support.ts builds. */
 export const leanFile = "kios-lean.efi"
-
-/** What it lacks: the pods that take an emulated machine half a minute of each boot. */
-export const spared = ["dhcp", "ntp", "node-logs"] as const

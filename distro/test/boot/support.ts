@@ -17,7 +17,7 @@ import type { Recipe } from "../../src/ImageRecipe.ts"
 import { imageNames, recipe } from "../../src/recipe.ts"
 import * as Probe from "../../src/vm/Probe.ts"
 import * as VmRun from "../../src/vm/VmRun.ts"
-import { leanFile, spared } from "./lean.ts"
+import { leanFile } from "./lean.ts"
 
 const dist = (name: string) => fileURLToPath(new URL(`../../../dist/${name}`, import.meta.url))
 
@@ -42,8 +42,8 @@ export const buildVariant = (variant: Recipe, directory: string) =>
     Effect.provide(builders),
   )
 
-/** KIOS_EFI, else a file of dist/, which is built when it is not there. */
-const built = (name: string, without: ReadonlyArray<string>) =>
+/** KIOS_EFI, else a file of dist/, which is built when it is not there; processes that find it missing at the same time build it once. */
+const built = <E, R>(name: string, variant: Effect.Effect<Recipe, E, R>) =>
   Effect.gen(function* () {
     const given = process.env["KIOS_EFI"] ?? ""
     if (given !== "") {
@@ -55,16 +55,25 @@ const built = (name: string, without: ReadonlyArray<string>) =>
     fs.mkdirSync(path.dirname(file), { recursive: true })
     yield* lockFile(`${file}.lock`, name, "building it")
     if (fs.existsSync(file)) return file
-    const variant = yield* BuildContents.apply(recipe, { without, image: [], manifest: [] })
-    yield* Build.build({ recipe: variant, output: file }).pipe(Effect.provide(builders))
+    yield* Build.build({ recipe: yield* variant, output: file }).pipe(Effect.provide(builders))
     return file
   }).pipe(Effect.scoped)
 
-/** The EFI under test, as it ships; processes that find it missing at the same time build it once. */
-export const efi = built("kios.efi", [])
+/** The EFI under test, as it ships. */
+export const efi = built("kios.efi", Effect.succeed(recipe))
 
-/** The same without what {@link spared} names, for tests of something else; scripts/test.ts builds both. */
-export const leanEfi = built(leanFile, spared)
+/**
+ * For tests of something else than the whole distro: without the system's pods,
+ * which take an emulated machine half a minute of each boot, and packed for
+ * speed instead of size. scripts/test.ts removes the one of an earlier run.
+ */
+export const leanEfi = built(
+  leanFile,
+  Effect.map(
+    BuildContents.apply(recipe, { without: ["dhcp", "ntp", "node-logs"], image: [], manifest: [] }),
+    (smaller): Recipe => ({ ...smaller, compression: { compression: "lz4", level: 9 } }),
+  ),
+)
 
 /** A disk with a data partition whose static pod manifests are given by file name. */
 export const dataDisk = Effect.fnUntraced(function* (
