@@ -210,45 +210,54 @@ export const linesOf =
         ),
       )
 
-/** Boots the EFI with a data partition that carries the probe and `manifests`; up once all `pods` run. */
-export const nodeLayer = (options: {
-  readonly manifests: Readonly<Record<string, string>>
+/** What differs between the nodes of the tests. */
+export interface NodeOptions {
+  /** Static pods of the data partition, by file name. */
+  readonly manifests?: Readonly<Record<string, string>>
+  /** Those that have to run. */
   readonly pods: ReadonlyArray<string>
   /** RAM in MiB (default 1536). */
   readonly memoryMiB?: number
   /** The EFI and the command line are those that ship (default), or spare what the test does not look at. */
   readonly lean?: boolean
-}) =>
-  Layer.effect(
-    Node,
-    Effect.gen(function* () {
-      const directory = yield* temporaryDirectory
-      const data = yield* dataDisk(directory, {
-        "kios-probe.json": Probe.probeManifest({ image: busybox }),
-        ...options.manifests,
-      })
-      const machine = yield* VmRun.boot({
-        efi: yield* options.lean === true ? leanEfi : efi,
-        boot: "kernel",
-        ...(options.lean === true ? { cmdline: unhardened } : {}),
-        memoryMiB: options.memoryMiB ?? 1536,
-        network: "user",
-        forwards: [{ hostPort: 0, guestPort: 8080 }],
-        ports: [Probe.defaultProbePort],
-        disks: [{ path: data.path, format: "raw" }],
-        noReboot: true,
-      })
-      const verdict = yield* machine.until(
-        { milestones: ["boot-complete"], pods: ["default/kios-probe", ...options.pods] },
-        { timeout: "6 minutes" },
-      )
-      if (!verdict.reached)
-        return yield* Effect.die(new Error(`${verdict.reason}\n${verdict.tail.join("\n")}`))
-      const probe = yield* Probe.make({ path: machine.vm.ports[Probe.defaultProbePort] ?? "" })
-      yield* probe.ready()
-      return { machine, data, helloPort: machine.vm.forwards[0]?.hostPort ?? 0, lines: linesOf(probe) }
-    }),
+  readonly cmdline?: string
+  /** QEMU's own network, with the sample pod's port forwarded (default), or none but what `extraArgs` bring. */
+  readonly network?: "user" | "none"
+  readonly extraArgs?: ReadonlyArray<string>
+}
+
+/** Boots the EFI with a data partition that carries the probe and `manifests`; up once all `pods` run. */
+export const bootNode = Effect.fnUntraced(function* (options: NodeOptions) {
+  const directory = yield* temporaryDirectory
+  const data = yield* dataDisk(directory, {
+    "kios-probe.json": Probe.probeManifest({ image: busybox }),
+    ...options.manifests,
+  })
+  const lean = options.lean === true
+  const machine = yield* VmRun.boot({
+    efi: yield* lean ? leanEfi : efi,
+    boot: "kernel",
+    cmdline: options.cmdline ?? (lean ? unhardened : ""),
+    memoryMiB: options.memoryMiB ?? 1536,
+    ...(options.network === "none"
+      ? {}
+      : { network: "user", forwards: [{ hostPort: 0, guestPort: 8080 }] as const }),
+    ports: [Probe.defaultProbePort],
+    disks: [{ path: data.path, format: "raw" }],
+    noReboot: true,
+    extraArgs: options.extraArgs ?? [],
+  })
+  const verdict = yield* machine.until(
+    { milestones: ["boot-complete"], pods: ["default/kios-probe", ...options.pods] },
+    { timeout: "12 minutes" },
   )
+  if (!verdict.reached) return yield* Effect.die(new Error(`${verdict.reason}\n${verdict.tail.join("\n")}`))
+  const probe = yield* Probe.make({ path: machine.vm.ports[Probe.defaultProbePort] ?? "" })
+  yield* probe.ready({ timeout: "3 minutes" })
+  return { machine, data, helloPort: machine.vm.forwards[0]?.hostPort ?? 0, lines: linesOf(probe) }
+})
+
+export const nodeLayer = (options: NodeOptions) => Layer.effect(Node, bootNode(options))
 
 /** A process that has an executable, which kernel threads and zombies have not. */
 export interface GuestProcess {
