@@ -76,6 +76,13 @@ const runs: ReadonlyArray<Run> = [
     findings: [],
   },
   {
+    name: "registry",
+    what: "a node with a policy pulls from a registry of the test's",
+    project: "vm",
+    tests: ["distro/test/registry/registry.vm.test.ts"],
+    findings: [],
+  },
+  {
     name: "outage",
     what: "a node of a cluster whose API server is away for five minutes",
     project: "vm",

@@ -4,7 +4,16 @@
  */
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
-import { eventually, eventuallyAssert, hello, hostProcesses, Node, nodeLayer, staticPod } from "./support.ts"
+import {
+  eventually,
+  eventuallyAssert,
+  hello,
+  hostProcesses,
+  Node,
+  nodeLayer,
+  staticPod,
+  unhardened,
+} from "./support.ts"
 
 /** A BestEffort pod of nobody's trust, with what a manifest gives that says nothing. */
 const pod = (name: string, script: string): string =>
@@ -43,7 +52,7 @@ const healthy = Effect.flatMap(Node, ({ lines }) =>
   ),
 )
 
-const Up = nodeLayer({ manifests: {}, pods: ["default/hello"], memoryMiB: 1024, lean: true })
+const Up = nodeLayer({ manifests: {}, pods: ["default/hello"], memoryMiB: 1024, cmdline: unhardened })
 
 layer(Up, { excludeTestServices: true, timeout: "10 minutes" })("pods that take all they can get", (it) => {
   let before: ReadonlyArray<string> = []

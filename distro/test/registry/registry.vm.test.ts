@@ -1,6 +1,7 @@
 /**
  * A node that was built with a policy pulls from the test's registry: what is
- * allowed and pinned runs, and the kubelet says why the others do not.
+ * allowed and pinned runs, and the kubelet says why the others do not. For the
+ * soak: npm test has the same of containerd alone, in registry.kernel.test.ts.
  */
 import { assert, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
@@ -13,6 +14,7 @@ import { filePath } from "../../src/components/Resolved.ts"
 import * as DiskImage from "../../src/image/DiskImage.ts"
 import * as OciArchive from "../../src/image/OciArchive.ts"
 import { withPolicy } from "../../src/ImagePolicy.ts"
+import { soaking } from "../../../packages/core/test/support/Scale.ts"
 import { recipe } from "../../src/recipe.ts"
 import * as Probe from "../../src/vm/Probe.ts"
 import * as VmRun from "../../src/vm/VmRun.ts"
@@ -50,7 +52,7 @@ const writeImage = Effect.fnUntraced(
   Effect.provide(Layer.mergeAll(ComponentStore.live, CommandRunner.layer)),
 )
 
-it.live(
+it.live.runIf(soaking)(
   "an allowed and pinned image is pulled with the authority of certs.d; the kubelet says why others are not",
   () =>
     Effect.gen(function* () {
