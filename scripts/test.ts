@@ -4,9 +4,7 @@
  *
  *   --only NAME   check, image, unit, kernel or vm
  */
-import * as fs from "node:fs"
 import * as path from "node:path"
-import { leanFile } from "../distro/test/boot/lean.ts"
 import { check, type Count, root, suite as suiteOf } from "./Suite.ts"
 
 const bin = (name: string) => path.join(root, "node_modules/.bin", name)
@@ -35,13 +33,7 @@ const groups: Readonly<Record<string, ReadonlyArray<() => Promise<Count>>>> = {
   image: [() => check("components and image", process.execPath, ["distro/bin/kios.mjs", "build"])],
   unit: [() => suite("unit")],
   kernel: [() => suite("kernel")],
-  vm: [
-    () => {
-      // The first test that wants it builds it, of today's sources.
-      fs.rmSync(path.join(root, "dist", leanFile), { force: true })
-      return suite("vm")
-    },
-  ],
+  vm: [() => suite("vm")],
 }
 
 if (only !== undefined && !Object.hasOwn(groups, only)) {

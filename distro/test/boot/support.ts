@@ -65,7 +65,7 @@ export const efi = built("kios.efi", Effect.succeed(recipe))
 /**
  * For tests of something else than the whole distro: without the system's pods,
  * which take an emulated machine half a minute of each boot, and packed for
- * speed instead of size. scripts/test.ts removes the one of an earlier run.
+ * speed instead of size. scripts/Suite.ts removes the one of an earlier run.
  */
 export const leanEfi = built(
   leanFile,

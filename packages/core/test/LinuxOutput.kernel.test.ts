@@ -208,7 +208,9 @@ describe("the FIFO", () => {
       // More than the pipe holds.
       yield* write("for i in $(seq 30000); do echo unread $i; done")
       yield* write("echo end")
-      yield* until("what fits", () => slow.read().length > 60_000)
+      // A pipe has 16 pages. A write that does not fit into the rest of the last one begins another (fs/pipe.c),
+      // so that depending on how the output comes in, half of them may be empty.
+      yield* until("what fits", () => slow.read().length > 30_000)
       yield* until("the note", () => {
         return /\.\.\. \d+ bytes were not read in time\n/u.test(slow.read())
       }).pipe(
