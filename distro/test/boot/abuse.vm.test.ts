@@ -99,7 +99,9 @@ layer(Up, { excludeTestServices: true, timeout: "10 minutes" })("pods that take 
       }
       const reserved = (key: "memory" | "pid") =>
         Number.parseInt(config.systemReserved[key], 10) + Number.parseInt(config.kubeReserved[key], 10)
-      const [memory = 0] = (yield* lines("grep ^MemTotal: /proc/meminfo | tr -dc 0-9")).map(Number)
+      const [memory = 0, available = 0] = (yield* lines(
+        "sed -nE 's/^(MemTotal|MemAvailable): *([0-9]+) kB/\\2/p' /proc/meminfo",
+      )).map(Number)
       const [threads = 0] = yield* lines("cat /proc/sys/kernel/threads-max").pipe(
         Effect.map((found) => found.map(Number)),
       )
@@ -107,8 +109,10 @@ layer(Up, { excludeTestServices: true, timeout: "10 minutes" })("pods that take 
         memory * 1024 - reserved("memory") * MiB,
         threads - reserved("pid"),
       ])
-      for (const limit of yield* numbers("kubepods/besteffort/pod*/pids.max"))
-        assert.strictEqual(limit, config.podPidsLimit)
+      const [limit = 0, used = 0] = yield* numbers("kubepods/memory.max", "kubepods/memory.current")
+      assert.isBelow(limit - used, available * 1024, "what pods may still take, and what there is")
+      for (const pids of yield* numbers("kubepods/besteffort/pod*/pids.max"))
+        assert.strictEqual(pids, config.podPidsLimit)
 
       // The OOM killer's order: any pod (1000 down to -997) before shims, containerd and the kubelet.
       const scores = yield* lines(

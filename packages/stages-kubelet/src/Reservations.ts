@@ -12,8 +12,12 @@
 export interface Machine {
   /** Bytes of RAM that the kernel manages: `MemTotal`. */
   readonly memory: number
-  /** Bytes that cannot be taken back from whoever has them, before any pod runs: the image in RAM. `Unevictable`. */
-  readonly image: number
+  /**
+   * Bytes of it that no program can have: the image in RAM, the kernel's own, and
+   * what the kernel keeps free, below which it kills. It is what is missing from
+   * `MemAvailable` and no program has (`AnonPages`).
+   */
+  readonly taken: number
   /** How many threads the kernel lets exist: `kernel.threads-max`, which grows with the RAM. */
   readonly threads: number
 }
@@ -42,10 +46,10 @@ const POD_PIDS = { least: 256, most: 4096, share: 4 }
 /**
  * The reservations.
  *
- * - system: the image in RAM, which no cgroup is charged for, and init;
+ * - system: what no cgroup is charged for and no program can have, and init;
  * - kube: the runtime with its shims, and the kubelet;
- * - of a machine that is small for that, not more than half of what the image
- *   leaves: the kubelet does not start when nothing is left for pods;
+ * - of a machine that is small for that, not more than half of what is
+ *   left then: the kubelet does not start when nothing is left for pods;
  * - one pod may have a quarter of the process numbers, and at most 4096.
  *
  * @example
@@ -54,14 +58,14 @@ const POD_PIDS = { least: 256, most: 4096, share: 4 }
  *
  * const MiB = 1024 * 1024
  * const { kubeReserved } = reservations(
- *   { memory: 2048 * MiB, image: 265 * MiB, threads: 14_000 },
+ *   { memory: 2048 * MiB, taken: 425 * MiB, threads: 14_000 },
  *   { init: 48 * MiB, runtime: 144 * MiB, kubelet: 64 * MiB },
  * )
  * kubeReserved.memory // "208Mi"
  * ```
  */
 export const reservations = (machine: Machine, host: HostMemory): Reservations => {
-  const left = Math.max(0, machine.memory - machine.image)
+  const left = Math.max(0, machine.memory - machine.taken)
   const daemons = host.init + host.runtime + host.kubelet
   const scale = daemons === 0 ? 0 : Math.min(1, left / 2 / daemons)
   const mebibytes = (bytes: number) => `${Math.ceil(bytes / MiB)}Mi`
@@ -69,7 +73,7 @@ export const reservations = (machine: Machine, host: HostMemory): Reservations =
   return {
     systemReserved: {
       cpu: "50m",
-      memory: mebibytes(machine.image + host.init * scale),
+      memory: mebibytes(machine.taken + host.init * scale),
       pid: String(PIDS.system),
     },
     kubeReserved: {
@@ -95,9 +99,11 @@ export const reservations = (machine: Machine, host: HostMemory): Reservations =
 export const machineOf = (meminfo: string, threadsMax: string): Machine => {
   const bytes = (name: string) =>
     Number(new RegExp(`^${name}:\\s*(\\d+) kB$`, "mu").exec(meminfo)?.[1] ?? 0) * 1024
+  const memory = bytes("MemTotal")
   return {
-    memory: bytes("MemTotal"),
-    image: bytes("Unevictable"),
+    memory,
+    // AnonPages, because containerd may run already, and is in the kubelet's own reservation.
+    taken: Math.max(0, memory - bytes("MemAvailable") - bytes("AnonPages")),
     threads: Number.parseInt(threadsMax, 10) || 0,
   }
 }

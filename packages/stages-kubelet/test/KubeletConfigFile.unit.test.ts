@@ -195,16 +195,16 @@ const MiB = 1024 * 1024
 
 describe("Reservations", () => {
   const host = { init: 48 * MiB, runtime: 144 * MiB, kubelet: 64 * MiB }
-  const of = (memory: number, threads: number, image = 264) =>
-    reservations({ memory: memory * MiB, image: image * MiB, threads }, host)
-  it("keep the image and init for the system, runtime and kubelet for Kubernetes", () => {
+  const of = (memory: number, threads: number, taken = 264) =>
+    reservations({ memory: memory * MiB, taken: taken * MiB, threads }, host)
+  it("keep what no program can have and init for the system, runtime and kubelet for Kubernetes", () => {
     assert.deepStrictEqual(of(1463, 10_074), {
       systemReserved: { cpu: "50m", memory: "312Mi", pid: "256" },
       kubeReserved: { cpu: "50m", memory: "208Mi", pid: "768" },
       podPidsLimit: 2262,
     })
   })
-  it("leave half of what the image leaves to pods, on a machine however small", () => {
+  it("leave half of what can be had to pods, on a machine however small", () => {
     const { kubeReserved, systemReserved } = of(464, 3000)
     const kept = [kubeReserved, systemReserved].map(({ memory }) => Number.parseInt(memory, 10))
     assert.isAtMost(
@@ -223,11 +223,13 @@ describe("Reservations", () => {
     assert.strictEqual(of(65_536, 500_000).podPidsLimit, 4096)
   })
   it("read what the kernel prints, and count what it does not print as 0", () => {
-    assert.deepStrictEqual(
-      machineOf("MemTotal:        1498332 kB\nUnevictable:      270688 kB\n", "10074\n"),
-      { memory: 1_498_332 * 1024, image: 270_688 * 1024, threads: 10_074 },
-    )
-    assert.deepStrictEqual(machineOf("", ""), { memory: 0, image: 0, threads: 0 })
+    const meminfo = "MemTotal:         983776 kB\nMemAvailable:     407388 kB\nAnonPages:        143420 kB\n"
+    assert.deepStrictEqual(machineOf(meminfo, "10074\n"), {
+      memory: 983_776 * 1024,
+      taken: 432_968 * 1024,
+      threads: 10_074,
+    })
+    assert.deepStrictEqual(machineOf("", ""), { memory: 0, taken: 0, threads: 0 })
   })
 })
 
