@@ -18,6 +18,7 @@ import * as Initramfs from "./image/Initramfs.ts"
 import * as ModuleSet from "./image/ModuleSet.ts"
 import * as Sbom from "./image/Sbom.ts"
 import * as Seal from "./image/Seal.ts"
+import * as Segments from "./image/Segments.ts"
 import * as Uki from "./image/Uki.ts"
 
 /** How many bytes one part of the image takes before compression. */
@@ -150,6 +151,9 @@ const partOf = (recipe: Recipe) => {
   }
 }
 
+/** What is another one after each change of our program; all else is packed once. */
+const isInit = (entry: Initramfs.Entry): boolean => entry.path === "/init"
+
 const sha256 = (file: string): Promise<string> =>
   new Promise((resolve, reject) => {
     const hash = crypto.createHash("sha256")
@@ -236,7 +240,13 @@ export const build = Effect.fn("Build.build")(function* ({ output, recipe }: Bui
   const initramfs = yield* step(
     "initramfs",
     `pack (${recipe.compression.compression})`,
-    Initramfs.write(entries, { output: initrd, ...recipe.compression }),
+    Segments.write(
+      [
+        { keep: true, entries: entries.filter((entry) => !isInit(entry)) },
+        { keep: false, entries: entries.filter(isInit) },
+      ],
+      { output: initrd, ...recipe.compression, cache: path.join(cache.root, "packed") },
+    ),
   )
   const vmlinuz = filePath(kernel, "boot/vmlinuz")
   const uki = yield* step(

@@ -9,9 +9,8 @@
  * @module
  */
 import { Effect } from "effect"
-import * as crypto from "node:crypto"
 import { type ImageError, InitramfsError, isImageError } from "./ImageError.ts"
-import { type Compression, compress, decompress } from "./internal/Compression.ts"
+import { type Compression, compress } from "./internal/Compression.ts"
 import {
   ByteReader,
   chunks,
@@ -20,15 +19,9 @@ import {
   contentSize,
   type Range,
 } from "./internal/InputFile.ts"
-import {
-  align4,
-  decodeHeader,
-  encodeHeader,
-  HEADER_BYTES,
-  type NewcHeader,
-  TRAILER,
-} from "./internal/Newc.ts"
+import { align4, encodeHeader, HEADER_BYTES, TRAILER, types } from "./internal/Newc.ts"
 import { attempt, withOutput } from "./internal/OutputFile.ts"
+import { type ReadEntry, readSegments } from "./internal/ReadArchives.ts"
 import { arrange } from "./internal/Tree.ts"
 import { HostTools } from "./HostTools.ts"
 
@@ -79,9 +72,6 @@ export interface Written {
 const MAX_NAME = 4095
 /** The size field has 8 hexadecimal digits. */
 const MAX_FILE = 2 ** 32 - 1
-
-const S_IFMT = 0o170000
-const types = { Directory: 0o040000, File: 0o100000, Symlink: 0o120000, CharDevice: 0o020000 } as const
 
 const fail = (reason: InitramfsError["reason"], path: string, detail: string): never => {
   throw new InitramfsError({ reason, path, detail })
@@ -235,21 +225,7 @@ const levelOf = ({ compression, level, output }: WriteOptions): Effect.Effect<nu
   return Effect.fail(new InitramfsError({ reason: "InvalidLevel", path: output, detail }))
 }
 
-/**
- * An entry as it was found in an archive. `target` of a symbolic link,
- * `major` and `minor` of a device; `sha256` is of a file's content, `content`
- * is there when it was asked for.
- */
-export interface ReadEntry {
-  readonly type: "Directory" | "File" | "Symlink" | "CharDevice" | "Other"
-  readonly path: string
-  readonly mode: number
-  readonly size: number
-  readonly header: NewcHeader
-  readonly target?: string
-  readonly sha256?: string
-  readonly content?: Buffer
-}
+export type { ReadEntry }
 
 /**
  * What {@link read} takes: a file, or a part of one (the `.initrd` section of
@@ -258,9 +234,9 @@ export interface ReadEntry {
 export type ReadSource = ({ readonly path: string } & Range) | { readonly bytes: Uint8Array }
 
 /**
- * Reads an archive, plain or compressed by lz4 (legacy frame) or zstd, with
- * all archives that are concatenated in it. It shares no code with the writer
- * but the header's layout.
+ * Reads the archives of a file, one after the other as the kernel does: each
+ * plain, or compressed by zstd; or from some point on by lz4 (legacy frame).
+ * It shares no code with the writer but the header's layout.
  *
  * Fails with {@link InitramfsError} `Malformed` for anything but a whole,
  * well-formed archive; the detail gives the byte.
@@ -283,9 +259,9 @@ export const read = (
     const name = "path" in source ? source.path : "archive"
     return attempt("read", name, async (signal) => {
       const raw = "path" in source ? chunks(source.path, source, signal) : once(source.bytes)
-      const reader = new ByteReader(decompress(raw, tools, signal))
+      const reader = new ByteReader(raw)
       try {
-        return await readArchives(reader, name, options.contents ?? 0)
+        return await readSegments(reader, name, options.contents ?? 0, tools, signal)
       } catch (cause) {
         // Neither the file system nor our parser: the decompressor complained.
         if (isImageError(cause) && cause._tag !== "ToolFailed") throw cause
@@ -302,59 +278,4 @@ export const read = (
 
 async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   yield bytes
-}
-
-const readArchives = async (reader: ByteReader, name: string, keep: number): Promise<Array<ReadEntry>> => {
-  const entries: Array<ReadEntry> = []
-  const malformed = (detail: string) => fail("Malformed", name, `byte ${reader.position}: ${detail}`)
-  let open = false
-  for (;;) {
-    const start = await reader.take(4)
-    if (start.length === 0 && !open && entries.length > 0) return entries
-    // Between two archives, and only there, the kernel skips zeros by 4.
-    if (!open && start.length > 0 && start.every((b) => b === 0)) continue
-    const header = decodeHeader(Buffer.concat([start, await reader.take(HEADER_BYTES - 4)]))
-    if (header === undefined)
-      return malformed("no newc header here; the archive is cut short or not a cpio archive")
-    const nameField = await reader.take(align4(HEADER_BYTES + header.namesize) - HEADER_BYTES)
-    const path = nameField.subarray(0, header.namesize - 1).toString()
-    if (header.namesize < 1 || nameField.length < header.namesize || nameField[header.namesize - 1] !== 0) {
-      return malformed("the name is cut short or not terminated")
-    }
-    open = path !== TRAILER
-    if (open) entries.push(await readEntry(reader, header, path, keep, malformed))
-  }
-}
-
-const readEntry = async (
-  reader: ByteReader,
-  header: NewcHeader,
-  path: string,
-  keep: number,
-  malformed: (detail: string) => never,
-): Promise<ReadEntry> => {
-  const hash = crypto.createHash("sha256")
-  const kind = header.mode & S_IFMT
-  const type = (Object.keys(types) as Array<keyof typeof types>).find((k) => types[k] === kind) ?? "Other"
-  const kept: Array<Buffer> = []
-  const keeping = type === "Symlink" || header.filesize <= keep
-  let seen = 0
-  for await (const piece of reader.pieces(header.filesize)) {
-    hash.update(piece)
-    seen += piece.length
-    if (keeping) kept.push(piece)
-  }
-  if (seen < header.filesize) malformed(`${path} ends after ${seen} of ${header.filesize} bytes`)
-  await reader.take(align4(seen) - seen)
-  const content = Buffer.concat(kept)
-  return {
-    type,
-    path,
-    mode: header.mode & 0o7777,
-    size: header.filesize,
-    header,
-    ...(type === "Symlink" ? { target: content.toString() } : {}),
-    ...(type === "File" ? { sha256: hash.digest("hex") } : {}),
-    ...(type === "File" && keeping && keep > 0 ? { content } : {}),
-  }
 }

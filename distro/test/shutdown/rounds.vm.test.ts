@@ -18,12 +18,14 @@ it.live.runIf(soaking)(
       const times: Array<number> = []
       for (let round = 1; round < ROUNDS; round++) {
         yield* node.lines(Machine.signal("INT"))
-        times.push(yield* node.left("restart"))
+        const took = yield* node.left("restart")
+        times.push(took)
         // The firmware does not write; so that nobody else does while we look.
         yield* qmp.stop
         assertClean(disk, disk.directory)
         yield* qmp.cont
         yield* node.up
+        console.log(`round ${round} of ${ROUNDS}: down in ${took.toFixed(1)} s, the disk is clean, up again`)
       }
       yield* node.lines(Machine.signal("TERM"))
       const { read, took } = yield* node.poweredOff()

@@ -6,10 +6,13 @@ import { pipeline as connect, Readable } from "node:stream"
 import { pipeline } from "node:stream/promises"
 import * as zlib from "node:zlib"
 import type { HostToolsService } from "../HostTools.ts"
+import type { ByteReader } from "./InputFile.ts"
 import { CHUNK, type OutputFile } from "./OutputFile.ts"
+import { ZSTD_MAGIC, zstdFrame } from "./ZstdFrame.ts"
 
 export type Compression = "none" | "lz4" | "zstd"
 
+const LZ4_LEGACY_MAGIC = "02214c18"
 // 32 MB: docs/performance.md has what other windows give.
 const WINDOW_LOG = 25
 
@@ -105,44 +108,46 @@ async function* blocks(
   if (used > 0) yield block.subarray(0, used)
 }
 
-/** Looks at the first bytes and undoes lz4 (legacy) or zstd, if it is one. */
-export async function* decompress(
-  source: AsyncGenerator<Uint8Array>,
+/**
+ * Undoes the compression of what begins at the reader's position, by its first
+ * bytes: one zstd frame; of lz4, which has no end, all that is left. Undefined
+ * for anything else, of which nothing is taken.
+ */
+export const decompressed = async (
+  reader: ByteReader,
   tools: HostToolsService,
   signal: AbortSignal,
-): AsyncGenerator<Uint8Array> {
-  const first = await source.next()
-  if (first.done === true) return
-  const magic = Buffer.from(first.value.subarray(0, 4)).toString("hex")
-  const whole = (async function* () {
-    yield first.value
-    yield* source
-  })()
-  switch (magic) {
-    case "02214c18": {
-      const filter = tools.open({ tool: "lz4", args: ["-d", "-q", "-c"] }, signal)
-      const fed = pipeline(Readable.from(whole, { objectMode: false }), filter.stdin, { signal })
-      const ended = filtering(filter.done, [fed])
-      ended.catch(() => {})
-      try {
-        yield* filter.stdout as AsyncIterable<Buffer>
-      } finally {
-        filter.stdin.end()
-      }
-      return yield* after(ended)
-    }
-    case "28b52ffd":
-      return yield* connect(
-        Readable.from(whole, { objectMode: false }),
-        zlib.createZstdDecompress(),
-        () => {},
-      )
+): Promise<AsyncGenerator<Buffer> | undefined> => {
+  const magic = await reader.take(4)
+  reader.putBack(magic)
+  switch (magic.toString("hex")) {
+    case ZSTD_MAGIC:
+      return inflate(zstdFrame(reader))
+    case LZ4_LEGACY_MAGIC:
+      return throughLz4(reader.pieces(Number.POSITIVE_INFINITY), tools, signal)
     default:
-      return yield* whole
+      return undefined
   }
 }
 
-/** Waits for the end of a filter, so that its failure is ours. */
-async function* after(ended: Promise<void>): AsyncGenerator<Uint8Array> {
+async function* inflate(source: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
+  yield* connect(Readable.from(source, { objectMode: false }), zlib.createZstdDecompress(), () => {})
+}
+
+async function* throughLz4(
+  source: AsyncGenerator<Buffer>,
+  tools: HostToolsService,
+  signal: AbortSignal,
+): AsyncGenerator<Buffer> {
+  const filter = tools.open({ tool: "lz4", args: ["-d", "-q", "-c"] }, signal)
+  const fed = pipeline(Readable.from(source, { objectMode: false }), filter.stdin, { signal })
+  const ended = filtering(filter.done, [fed])
+  ended.catch(() => {})
+  try {
+    yield* filter.stdout as AsyncIterable<Buffer>
+  } finally {
+    filter.stdin.end()
+  }
+  // The failure of the filter is ours.
   await ended
 }

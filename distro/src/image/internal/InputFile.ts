@@ -133,6 +133,12 @@ export class ByteReader {
     }
   }
 
+  /** Puts back bytes that were taken last. */
+  putBack(bytes: Buffer): void {
+    this.#buffer = this.#buffer.length === 0 ? bytes : Buffer.concat([bytes, this.#buffer])
+    this.position -= bytes.length
+  }
+
   /** Stops the source: its file is closed, its process ended. */
   async close(): Promise<void> {
     await this.#source.return?.()

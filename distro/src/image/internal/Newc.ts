@@ -8,6 +8,9 @@
 
 export const HEADER_BYTES = 110
 export const TRAILER = "TRAILER!!!"
+/** The type bits of a mode, inode(7). */
+export const types = { Directory: 0o040000, File: 0o100000, Symlink: 0o120000, CharDevice: 0o020000 } as const
+export const S_IFMT = 0o170000
 
 export interface NewcHeader {
   readonly ino: number
