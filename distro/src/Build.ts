@@ -198,6 +198,7 @@ export const build = Effect.fn("Build.build")(function* ({ output, recipe }: Bui
     node: filePath(part(parts, "node"), "bin/node"),
     directory: work,
     output: init,
+    locales: recipe.locales === true,
   })
   // An image may bring another PID 1, as the bench's yardstick does.
   const sealed = recipe.files.some((file) => file.from._tag === "Init")
@@ -242,10 +243,10 @@ export const build = Effect.fn("Build.build")(function* ({ output, recipe }: Bui
     `pack (${recipe.compression.compression})`,
     Segments.write(
       [
-        { keep: true, entries: entries.filter((entry) => !isInit(entry)) },
-        { keep: false, entries: entries.filter(isInit) },
+        { keep: true, entries: entries.filter((entry) => !isInit(entry)), ...recipe.compression },
+        { keep: false, entries: entries.filter(isInit), ...(recipe.initCompression ?? recipe.compression) },
       ],
-      { output: initrd, ...recipe.compression, cache: path.join(cache.root, "packed") },
+      { output: initrd, cache: path.join(cache.root, "packed") },
     ),
   )
   const vmlinuz = filePath(kernel, "boot/vmlinuz")

@@ -82,7 +82,12 @@ export interface Recipe {
   readonly hardware: HardwareProfile
   /** Kernel command line, one parameter an element. */
   readonly cmdline: ReadonlyArray<string>
+  /** How the image is packed. */
   readonly compression: Pick<WriteOptions, "compression" | "level">
+  /** How `/init` is packed, which is packed anew after each change of it (default: as the rest). */
+  readonly initCompression?: Pick<WriteOptions, "compression" | "level">
+  /** Whether init may use `Intl` and what else needs the data of locales: 33 MB (default false). */
+  readonly locales?: boolean
 }
 
 /**

@@ -70,6 +70,31 @@ export class PortableExecutableError extends Data.TaggedError("PortableExecutabl
 }
 
 /**
+ * An executable that cannot be changed as was asked.
+ */
+export class ElfError extends Data.TaggedError("ElfError")<{
+  readonly reason: "NotAnExecutable" | "NoSymbol" | "NoSegment"
+  readonly path: string
+  readonly detail: string
+}> {
+  override get message(): string {
+    return `${this.path}: ${this.detail}`
+  }
+}
+
+/**
+ * A program of PID 1 that uses what its image leaves out.
+ */
+export class LocalesNeeded extends Data.TaggedError("LocalesNeeded")<{
+  readonly entry: string
+  readonly found: string
+}> {
+  override get message(): string {
+    return `${this.entry}: its bundle has \`${this.found}\`, which needs the data of locales: do without, or set \`locales: true\` in the recipe, which adds 33 MB`
+  }
+}
+
+/**
  * A disk image that cannot be made from these options, or a file that is not
  * one.
  */
@@ -176,6 +201,8 @@ export type ImageError =
   | ImageFileError
   | InitramfsError
   | PortableExecutableError
+  | ElfError
+  | LocalesNeeded
   | DiskImageError
   | TarError
   | OciArchiveError
@@ -187,6 +214,8 @@ const tags: ReadonlySet<string> = new Set<ImageError["_tag"]>([
   "ImageFileError",
   "InitramfsError",
   "PortableExecutableError",
+  "ElfError",
+  "LocalesNeeded",
   "DiskImageError",
   "TarError",
   "OciArchiveError",

@@ -6,6 +6,7 @@
  *    snapshot: at boot nothing is parsed, compiled or evaluated again.
  * 3. The snapshot is put into a copy of the Node executable, with options that
  *    make it deaf to arguments, NODE_OPTIONS and SIGUSR1.
+ * 4. The data of the world's locales, a third of the executable, is left out.
  *
  * https://nodejs.org/docs/latest-v24.x/api/single-executable-applications.html
  */
@@ -15,7 +16,8 @@ import * as fs from "node:fs"
 import { createRequire } from "node:module"
 import * as path from "node:path"
 import { runToolOk } from "../components/Tools.ts"
-import { fileOperation, ToolFailed } from "./ImageError.ts"
+import * as ElfHole from "./ElfHole.ts"
+import { fileOperation, LocalesNeeded, ToolFailed } from "./ImageError.ts"
 
 /** What {@link seal} takes. */
 export interface SealOptions {
@@ -26,6 +28,8 @@ export interface SealOptions {
   /** Directory for what is made on the way; must exist. */
   readonly directory: string
   readonly output: string
+  /** Whether the program is given the locales' data, 33 MB, which `Intl` and its like need (default false). */
+  readonly locales?: boolean
 }
 
 /** What was sealed. Sizes in bytes. */
@@ -37,6 +41,11 @@ export interface Sealed {
   /** Modules in the bundle with their bytes, largest first. */
   readonly modules: ReadonlyArray<{ readonly path: string; readonly bytes: number }>
 }
+
+// ICU's data, as Node's executable exports it; the digits are ICU's version.
+const LOCALES = /^icudt\d+_dat$/u
+// What needs it: these throw, or give wrong answers, where it is zeros.
+const NEEDS_LOCALES = /\bIntl\b|\.localeCompare\(|\.toLocale[A-Z]\w*\(|\.normalize\(["'`]NF/u
 
 // The string that marks a Node executable as one that may carry a program; see the page above.
 const SENTINEL = "NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2"
@@ -72,6 +81,8 @@ export const seaConfig = (main: string, output: string) => ({
     "--max-semi-space-size=2",
     "--initial-heap-size=16",
     "--max-old-space-size=128",
+    // The hash seed of the build stays: a new one means to hash every name of the snapshot anew, a tenth of the start.
+    "--no-rehash-snapshot",
   ],
   execArgvExtension: "none",
 })
@@ -128,9 +139,10 @@ export const bundle = (entry: string, output: string) =>
 /**
  * Bundles and seals a program.
  *
- * Fails with `ToolFailed` when it does not bundle, with `BuildFailed` when it
- * does not survive being made a snapshot (something native or open at module
- * level), with `ImageFileError` or `DiskFull` when it cannot be written.
+ * Fails with `ToolFailed` when it does not bundle, with `LocalesNeeded` when it
+ * uses what `locales` is for, with `BuildFailed` when it does not survive being
+ * made a snapshot (something native or open at module level), with `ElfError`
+ * for a Node executable that is another than expected, with `ImageFileError` or `DiskFull` when it cannot be written.
  *
  * @example
  * ```ts
@@ -144,6 +156,12 @@ export const seal = Effect.fn("Seal.seal")(function* (options: SealOptions) {
   const blob = path.join(options.directory, "init.blob")
   const config = path.join(options.directory, "sea.json")
   const bundled = yield* bundle(options.entry, script)
+  if (options.locales !== true) {
+    const found = NEEDS_LOCALES.exec(
+      yield* fileOperation("read", script, () => fs.readFileSync(script, "utf8")),
+    )
+    if (found !== null) return yield* new LocalesNeeded({ entry: options.entry, found: found[0] })
+  }
   yield* fileOperation("write", config, () =>
     fs.writeFileSync(config, JSON.stringify(seaConfig(script, blob))),
   )
@@ -178,6 +196,7 @@ export const seal = Effect.fn("Seal.seal")(function* (options: SealOptions) {
       ],
       env: { LANG: "C.UTF-8" },
     })
+    if (options.locales !== true) yield* ElfHole.cut(partial, LOCALES)
     yield* fileOperation("rename", options.output, () => fs.renameSync(partial, options.output))
   }).pipe(Effect.ensuring(Effect.sync(() => fs.rmSync(partial, { force: true }))))
   return {

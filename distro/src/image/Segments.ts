@@ -15,15 +15,16 @@ import * as Initramfs from "./Initramfs.ts"
 import { chunks, digest } from "./internal/InputFile.ts"
 import { attempt, withOutput } from "./internal/OutputFile.ts"
 
-/** One archive of the initramfs. */
-export interface Segment {
+/** One archive of the initramfs, and how it is packed. */
+export interface Segment extends Pick<Initramfs.WriteOptions, "compression" | "level"> {
   readonly entries: ReadonlyArray<Initramfs.Entry>
   /** Whether the next build will have the same, so that it is worth being kept. */
   readonly keep: boolean
 }
 
-/** How they are packed; `cache` is the directory for what is kept. */
-export interface WriteOptions extends Initramfs.WriteOptions {
+/** Where they go; `cache` is the directory for what is kept. */
+export interface WriteOptions {
+  readonly output: string
   readonly cache: string
 }
 
@@ -34,7 +35,8 @@ const KEPT = 8
 
 /**
  * Writes the segments in their order into one initramfs; a file of a later one
- * takes the place of an earlier one's.
+ * takes the place of an earlier one's. What is packed by lz4 comes last: its
+ * format has no end.
  *
  * A segment to be kept is found again by all that goes into it: names, modes,
  * the contents' SHA-256, compression and level. The cache has the eight that were
@@ -48,10 +50,10 @@ const KEPT = 8
  *   ({ _tag: "File", path: name, mode: 0o755, content: { path: from } }) as const
  * const program = Segments.write(
  *   [
- *     { keep: true, entries: [file("bin/kubelet", "/cache/kubelet")] },
- *     { keep: false, entries: [file("init", "dist/init")] },
+ *     { keep: true, compression: "zstd", entries: [file("bin/kubelet", "/cache/kubelet")] },
+ *     { keep: false, compression: "lz4", entries: [file("init", "dist/init")] },
  *   ],
- *   { output: "initramfs.img", compression: "zstd", cache: "/cache/packed" },
+ *   { output: "initramfs.img", cache: "/cache/packed" },
  * )
  * ```
  */
@@ -60,21 +62,16 @@ export const write = (
   options: WriteOptions,
 ): Effect.Effect<Initramfs.Written, ImageError> =>
   Effect.gen(function* () {
-    const { cache, compression, level, output } = options
+    const { cache, output } = options
     const packed: Array<Initramfs.Written & { readonly file: string }> = []
     for (const [index, segment] of segments.entries()) {
+      const { entries, keep, ...packing } = segment
       const pack = (file: string) =>
-        Effect.map(
-          Initramfs.write(segment.entries, {
-            output: file,
-            compression,
-            ...(level === undefined ? {} : { level }),
-          }),
-          (written) => ({ ...written, file }),
-        )
-      packed.push(
-        yield* segment.keep ? kept(segment, options, pack) : pack(`${path.resolve(output)}.${index}`),
-      )
+        Effect.map(Initramfs.write(entries, { output: file, ...packing }), (written) => ({
+          ...written,
+          file,
+        }))
+      packed.push(yield* keep ? kept(segment, cache, pack) : pack(`${path.resolve(output)}.${index}`))
     }
     const sha256 = yield* withOutput(output, async (out, signal) => {
       for (const { file } of packed)
@@ -95,13 +92,13 @@ export const write = (
 
 /** From the cache, or packed into it. */
 const kept = <E, R>(
-  segment: Segment,
-  { cache, compression, level }: WriteOptions,
+  { compression, entries, level }: Segment,
+  cache: string,
   pack: (file: string) => Effect.Effect<Initramfs.Written & { readonly file: string }, E, R>,
 ) =>
   Effect.gen(function* () {
     const key = yield* attempt("read the entries of", cache, (signal) =>
-      keyOf(segment.entries, `${compression} ${level ?? "usual"}`, signal),
+      keyOf(entries, `${compression} ${level ?? "usual"}`, signal),
     )
     const file = path.join(path.resolve(cache), `${key}.cpio`)
     const record = `${file}.json`

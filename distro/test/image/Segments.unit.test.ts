@@ -28,10 +28,10 @@ describe("Segments", () => {
           const build = (init: string) =>
             Segments.write(
               [
-                { keep: true, entries: [file("a/b", big), file("c", "")] },
-                { keep: false, entries: [file("init", init)] },
+                { keep: true, compression, entries: [file("a/b", big), file("c", "")] },
+                { keep: false, compression, entries: [file("init", init)] },
               ],
-              { output: path.join(dir, "initramfs"), compression, cache },
+              { output: path.join(dir, "initramfs"), cache },
             )
           const output = () => fs.readFileSync(path.join(dir, "initramfs"))
           const packedAt = () =>
@@ -71,12 +71,48 @@ describe("Segments", () => {
     )
   }
 
+  it.live.skipIf(lacking("lz4"))(
+    "each is packed in its own way; what is behind a damaged one is not read",
+    () =>
+      Effect.gen(function* () {
+        const dir = yield* scratch
+        const output = path.join(dir, "initramfs")
+        const segment = (compression: "none" | "lz4" | "zstd", name: string) =>
+          ({ keep: false, compression, entries: [file(name, noise(10_000))] }) as const
+        yield* Segments.write(
+          [
+            segment("none", "a"),
+            segment("zstd", "b"),
+            segment("none", "c"),
+            segment("zstd", "d"),
+            segment("lz4", "e"),
+          ],
+          { output, cache: path.join(dir, "cache") },
+        )
+        const back = yield* Initramfs.read({ path: output })
+        assert.deepStrictEqual(
+          back.map((entry) => [entry.path, entry.sha256]),
+          ["a", "b", "c", "d", "e"].map((name) => [name, sha256(noise(10_000))]),
+        )
+        const whole = fs.readFileSync(output)
+        for (const at of [
+          whole.indexOf("28b52ffd", 0, "hex") + 5000,
+          whole.lastIndexOf("28b52ffd", undefined, "hex") + 4,
+        ])
+          for (const bytes of [
+            whole.subarray(0, at),
+            Buffer.concat([whole.subarray(0, at), Buffer.alloc(5000, 0xff)]),
+          ]) {
+            const error = yield* failure(Initramfs.read({ bytes }))
+            assert.strictEqual(error._tag === "InitramfsError" && error.reason, "Malformed", error.message)
+          }
+      }),
+  )
+
   const key = (dir: string, entry: Initramfs.Entry, level: number) =>
     Effect.map(
-      Segments.write([{ keep: true, entries: [entry] }], {
+      Segments.write([{ keep: true, entries: [entry], compression: "zstd", level }], {
         output: path.join(dir, "x"),
-        compression: "zstd",
-        level,
         cache: path.join(dir, "cache"),
       }),
       () => fs.readdirSync(path.join(dir, "cache")).filter((name) => name.endsWith(".cpio")).length,

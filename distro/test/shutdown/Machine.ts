@@ -183,6 +183,11 @@ export const boot = Effect.fnUntraced(function* (
   return {
     machine,
     lines: linesOf(probe),
+    /** Has the guest ask init to go down: that it does is the answer. The script's own may be lost with the machine. */
+    ask: (script: string) =>
+      Effect.catch(linesOf(probe)(script, 20), (error) =>
+        Effect.sync(() => console.log(`asked, without an answer: ${error.message}`)),
+      ),
     up: Effect.andThen(up, ready),
     said,
     left,

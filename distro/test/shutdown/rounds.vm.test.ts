@@ -17,7 +17,7 @@ it.live.runIf(soaking)(
       const { qmp } = node.machine.vm
       const times: Array<number> = []
       for (let round = 1; round < ROUNDS; round++) {
-        yield* node.lines(Machine.signal("INT"))
+        yield* node.ask(Machine.signal("INT"))
         const took = yield* node.left("restart")
         times.push(took)
         // The firmware does not write; so that nobody else does while we look.
@@ -27,7 +27,7 @@ it.live.runIf(soaking)(
         yield* node.up
         console.log(`round ${round} of ${ROUNDS}: down in ${took.toFixed(1)} s, the disk is clean, up again`)
       }
-      yield* node.lines(Machine.signal("TERM"))
+      yield* node.ask(Machine.signal("TERM"))
       const { read, took } = yield* node.poweredOff()
       times.push(took)
       assert.strictEqual(read(`${Machine.FOUND}/hooked`), "begun\ndone\n".repeat(ROUNDS))

@@ -95,7 +95,7 @@ describe("the power button", () => {
         assert.match(previous, /"how": "POWER_OFF asked by power button, which took \d+\.\d s/)
         const kept = (yield* again.lines("cat /host/var/log/kios/previous-shutdown-*.json")).join("\n")
         assert.match(kept, /"name": "before\/\w+",/)
-        yield* again.lines(Machine.signal("PWR"))
+        yield* again.ask(Machine.signal("PWR"))
         const { read } = yield* again.poweredOff()
         assert.include(again.said()[0], "action=POWER_OFF by=SIGPWR")
         assert.strictEqual(read(`${Machine.FOUND}/hooked`), "begun\ndone\n".repeat(2))
@@ -115,10 +115,10 @@ describe.runIf(soaking)("one machine", () => {
         yield* node.left("restart")
         assert.include(node.said()[0], "action=RESTART by=SIGINT")
         yield* node.up
-        yield* node.lines(Machine.signal("INT"))
+        yield* node.ask(Machine.signal("INT"))
         yield* node.left("restart")
         yield* node.up
-        yield* node.lines(Machine.signal("TERM"))
+        yield* node.ask(Machine.signal("TERM"))
         const { read } = yield* node.poweredOff()
         assert.strictEqual(read(`${Machine.FOUND}/hooked`), "begun\ndone\n".repeat(3))
       }).pipe(Effect.scoped),
@@ -149,7 +149,7 @@ describe.runIf(soaking)("a client of the original's, on the host", () => {
           })
         }
         yield* eventually("the kubelet's health", node.lines("wget -qO- http://127.0.0.1:10248/healthz"))
-        yield* node.lines(Machine.say(0x01))
+        yield* node.ask(Machine.say(0x01))
         const { read } = yield* node.poweredOff()
         assert.match(node.said()[0] ?? "", /action=POWER_OFF by="the system socket, pid=\d+"/)
         assert.strictEqual(read(`${Machine.FOUND}/hooked`), "begun\ndone\n")

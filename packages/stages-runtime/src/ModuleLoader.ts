@@ -80,7 +80,10 @@ export const configFiles = Effect.fnUntraced(function* (directory: string) {
   )
 })
 
-type Entry = ModulesDep.ModuleEntry & { readonly file: string }
+interface Entry {
+  readonly module: ModulesDep.ModuleEntry
+  readonly file: string
+}
 
 /** A PCI disk controller or network interface by its modalias. */
 const essential = /^pci:v0000([0-9A-F]{4})d0000([0-9A-F]{4}).*bc0([12])sc/u
@@ -121,8 +124,8 @@ export const make = Effect.fnUntraced(function* (
     const dep = yield* Effect.catch(kernel.readText(`${directory}/modules.dep`), (error) =>
       Effect.as(Effect.logError(`no modules in ${directory}: ${error.message}`), ""),
     )
-    for (const [name, entry] of ModulesDep.parse(dep))
-      if (!table.has(name)) table.set(name, { ...entry, file: `${directory}/${entry.path}` })
+    for (const [name, module] of ModulesDep.parse(dep))
+      if (!table.has(name)) table.set(name, { module, file: `${directory}/${module.path}` })
     for (const line of (yield* optional(`${directory}/modules.builtin`)).split("\n"))
       if (line !== "") builtin.add(ModulesDep.nameOf(line))
     if (dep === "") continue
@@ -186,12 +189,12 @@ export const make = Effect.fnUntraced(function* (
     })
 
   const loadEntry = Effect.fnUntraced(function* (entry: Entry, wanted: ReadonlyArray<string>, by: string) {
-    const { name } = entry
+    const { name, needs } = entry.module
     const inTurn = [name, ...wanted]
     const softdep = softdeps.get(name)
     if (softdep !== undefined) yield* wishes(softdep.pre, inTurn)
     // depmod lists the nearest dependency first, so the farthest goes in first.
-    for (const need of entry.needs.toReversed()) {
+    for (const need of needs.toReversed()) {
       // What could not be loaded was told, with all that wanted it.
       if (!(yield* load(need, inTurn))) return false
     }
@@ -228,7 +231,7 @@ export const make = Effect.fnUntraced(function* (
     const by = `device ${device.path.split("/").at(-1)} (${device.modalias})`
     for (const name of byAlias(device.modalias)) {
       const entry = table.get(name)
-      if (entry === undefined || !accepts(entry.path)) continue
+      if (entry === undefined || !accepts(entry.module.path)) continue
       if (!config.blacklist.has(name)) yield* load(name, [by])
       else if (outcomes.get(name) !== true && !passedOver.has(name)) {
         passedOver.add(name)

@@ -17,18 +17,32 @@ interface Alias {
   /** What stands before its first wildcard. */
   readonly literal: string
   readonly module: string
+  /** Made when a text begins with `literal`, which few do. */
+  matcher?: (text: string) => boolean
 }
 
+const ALIAS = "alias "
+const PCI = "pci:v"
 const PCI_VENDOR = "pci:v00008086".length
+const wildcards = /[*?[]/u
+const notOfName = /[^A-Za-z0-9]/gu
 
-/** What aliases are sorted by: the bus, and PCI devices, of which there are thousands, by their vendor. */
-const keyOf = (literal: string): string =>
-  literal.startsWith("pci:v") && literal.length >= PCI_VENDOR
-    ? literal.slice(0, PCI_VENDOR)
-    : (/^[A-Za-z0-9]*/u.exec(literal)?.[0] ?? "")
+/**
+ * What aliases are sorted by: the bus, and PCI devices, of which there are thousands, by their vendor.
+ * The pattern begins at `from`.
+ */
+const keyOf = (text: string, from = 0): string => {
+  if (text.startsWith(PCI, from)) {
+    const vendor = text.slice(from, from + PCI_VENDOR)
+    if (vendor.length === PCI_VENDOR && !wildcards.test(vendor)) return vendor
+  }
+  notOfName.lastIndex = from
+  return text.slice(from, notOfName.exec(text)?.index ?? text.length)
+}
 
-// Aliases and names are compared as modprobe does: a dash is an underscore.
-const normal = (text: string): string => text.replaceAll("-", "_")
+// Aliases and names are compared as modprobe does: a dash is an underscore, but in a set.
+const normal = (text: string): string =>
+  text.includes("-") ? text.replaceAll(/\[[^\]]*\]|-/gu, (found) => (found === "-" ? "_" : found)) : text
 
 /**
  * Whether a pattern of fnmatch(3) (`*`, `?`, `[abc]`, `[!abc]`) matches all of a text.
@@ -40,7 +54,9 @@ const normal = (text: string): string => text.replaceAll("-", "_")
  * ModulesAlias.matches("virtio:d00000002v*", "virtio:d00000002v00001AF4") // true
  * ```
  */
-export const matches = (pattern: string, text: string): boolean => {
+export const matches = (pattern: string, text: string): boolean => matcherOf(pattern)(text)
+
+const matcherOf = (pattern: string): ((text: string) => boolean) => {
   let source = ""
   for (let at = 0; at < pattern.length; at++) {
     const character = pattern.charAt(at)
@@ -54,10 +70,11 @@ export const matches = (pattern: string, text: string): boolean => {
     else source += character.replace(/[\\^$.|+()[\]{}/-]/u, String.raw`\$&`)
   }
   try {
-    return new RegExp(`^${source}$`).test(text)
+    const expression = new RegExp(`^${source}$`)
+    return (text) => expression.test(text)
   } catch {
     // A set such as [z-a]: it matches nothing.
-    return false
+    return () => false
   }
 }
 
@@ -73,19 +90,22 @@ export const matches = (pattern: string, text: string): boolean => {
  * ```
  */
 export const parse = (text: string): AliasTable => {
-  const buckets = new Map<string, Array<Alias>>()
+  // A machine has devices of a few vendors: the lines of the others are only sorted, and not read.
+  const lines = new Map<string, Array<string>>()
   for (const line of text.split("\n")) {
-    if (!line.startsWith("alias ")) continue
-    const end = line.lastIndexOf(" ")
-    const pattern = normal(line.slice(6, end))
-    if (pattern === "" || end < 7) continue
-    const wildcard = pattern.search(/[*?[]/u)
-    const literal = wildcard < 0 ? pattern : pattern.slice(0, wildcard)
-    const key = keyOf(literal)
-    const alias = { pattern, literal, module: normal(line.slice(end + 1)) }
-    const bucket = buckets.get(key)
-    if (bucket === undefined) buckets.set(key, [alias])
-    else bucket.push(alias)
+    if (!line.startsWith(ALIAS)) continue
+    const key = keyOf(line, ALIAS.length)
+    const bucket = lines.get(key)
+    if (bucket === undefined) lines.set(key, [line])
+    else bucket.push(line)
+  }
+  const buckets = new Map<string, ReadonlyArray<Alias>>()
+  const bucketOf = (key: string): ReadonlyArray<Alias> => {
+    const known = buckets.get(key)
+    if (known !== undefined) return known
+    const made = (lines.get(key) ?? []).flatMap(read)
+    buckets.set(key, made)
+    return made
   }
   return {
     match: (alias) => {
@@ -93,13 +113,24 @@ export const parse = (text: string): AliasTable => {
       const keys = new Set([keyOf(wanted), /^[A-Za-z0-9]*/u.exec(wanted)?.[0] ?? "", ""])
       const found = new Set<string>()
       for (const key of keys)
-        for (const { literal, module, pattern } of buckets.get(key) ?? [])
-          if (
-            wanted.startsWith(literal) &&
-            (literal === pattern ? wanted === pattern : matches(pattern, wanted))
-          )
-            found.add(module)
+        for (const one of bucketOf(key)) {
+          if (!wanted.startsWith(one.literal)) continue
+          const is =
+            one.literal === one.pattern
+              ? wanted === one.pattern
+              : (one.matcher ??= matcherOf(one.pattern))(wanted)
+          if (is) found.add(one.module)
+        }
       return [...found]
     },
   }
+}
+
+const read = (line: string): ReadonlyArray<Alias> => {
+  const end = line.lastIndexOf(" ")
+  if (end <= ALIAS.length) return []
+  const pattern = normal(line.slice(ALIAS.length, end))
+  const wildcard = pattern.search(wildcards)
+  const literal = wildcard < 0 ? pattern : pattern.slice(0, wildcard)
+  return [{ pattern, literal, module: normal(line.slice(end + 1)) }]
 }

@@ -21,8 +21,11 @@ export interface ModuleEntry {
  * ModulesDep.nameOf("kernel/net/bridge/br-netfilter.ko.xz") // "br_netfilter"
  * ```
  */
-export const nameOf = (path: string): string =>
-  (path.split("/").at(-1) ?? path).replace(/\.ko(\.(xz|zst|gz))?$/u, "").replaceAll("-", "_")
+export const nameOf = (path: string): string => {
+  const base = path.slice(path.lastIndexOf("/") + 1)
+  const plain = base.endsWith(".ko") ? base.slice(0, -3) : base.replace(/\.ko\.(xz|zst|gz)$/u, "")
+  return plain.includes("-") ? plain.replaceAll("-", "_") : plain
+}
 
 /**
  * Reads a modules.dep file; lines that are not of its form are passed over.
@@ -39,16 +42,33 @@ export const parse = (text: string): ReadonlyMap<string, ModuleEntry> => {
   const entries = new Map<string, ModuleEntry>()
   for (const line of text.split("\n")) {
     const colon = line.indexOf(":")
-    if (colon <= 0) continue
-    const path = line.slice(0, colon)
-    const needs = line.slice(colon + 1).trim()
-    entries.set(nameOf(path), {
-      name: nameOf(path),
-      path,
-      needs: needs === "" ? [] : needs.split(/\s+/u).map(nameOf),
-    })
+    if (colon > 0) {
+      const entry = new Line(line, colon)
+      entries.set(entry.name, entry)
+    }
   }
   return entries
+}
+
+/** A line of modules.dep. Of hundreds a boot loads some: what they need is read when it is asked for. */
+class Line implements ModuleEntry {
+  readonly name: string
+  readonly path: string
+  readonly #line: string
+  #needs: ReadonlyArray<string> | undefined
+
+  constructor(line: string, colon: number) {
+    this.path = line.slice(0, colon)
+    this.name = nameOf(this.path)
+    this.#line = line
+  }
+
+  get needs(): ReadonlyArray<string> {
+    return (this.#needs ??= this.#line
+      .slice(this.path.length + 1)
+      .split(/\s+/u)
+      .flatMap((need) => (need === "" ? [] : [nameOf(need)])))
+  }
 }
 
 /**

@@ -25,6 +25,7 @@ describe("aliases", () => {
       "alias input:b*v*p*e*-e*1,*k*r*a*m*l*s*f*w* evdev",
       "alias cpu:type:x86,ven*fam*mod*:feature:*0081* crc32c_intel",
       "alias usb:v0BDAp8152d*dc*dsc*dp*ic[fF]Fisc*ip*in* r8152",
+      "alias platform:a-b[0-9] a-driver",
       "alias crypto-crc32c crc32c_generic",
       "alias crypto-crc32c crc32c_intel",
       "alias broken",
@@ -44,6 +45,8 @@ describe("aliases", () => {
     ["usb:v0BDAp8152d3000dc00dsc00dp00icFFiscFFip00in00", ["r8152"]],
     ["crypto-crc32c", ["crc32c_generic", "crc32c_intel"]],
     ["crypto_crc32c", ["crc32c_generic", "crc32c_intel"]],
+    ["platform:a_b7", ["a_driver"]],
+    ["platform:a-b7", ["a_driver"]],
     ["crypto-crc32", []],
     ["", []],
   ] as const)
