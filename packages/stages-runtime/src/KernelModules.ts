@@ -13,6 +13,7 @@ import { ContainerRuntime } from "@kios/core/capabilities/ContainerRuntime"
 import { DataPartition } from "@kios/core/capabilities/DataPartition"
 import { Etc } from "@kios/core/capabilities/Etc"
 import { Modules } from "@kios/core/capabilities/Modules"
+import { Images } from "@kios/core/capabilities/Images"
 import { PseudoFilesystems } from "@kios/core/capabilities/PseudoFilesystems"
 import * as ModprobeConfig from "./ModprobeConfig.ts"
 import * as ModuleLoader from "./ModuleLoader.ts"
@@ -411,8 +412,9 @@ export const stages = (options: {
     description: "kernel modules that kube-proxy and CNI plugins take for granted",
     criticality: "optional",
     timeout: "3 minutes",
-    // Not beside the runtime's own start: that is what a boot waits for.
+    // Not beside the runtime's own start and the import of images: those are what a boot waits for.
     requires: [PseudoFilesystems, Cmdline, Modules, Etc, ContainerRuntime],
+    wants: [Images],
     tolerates: loading([]),
     layer: Layer.effectDiscard(podLoad(options.pods ?? [])),
   }),
