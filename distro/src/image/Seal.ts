@@ -87,22 +87,6 @@ export const seaConfig = (main: string, output: string) => ({
   execArgvExtension: "none",
 })
 
-/**
- * The program that makes the snapshot: it compiles all functions of the bundle,
- * where V8 would leave those that are not called at once to be read again, and
- * compiled, while the node boots. Node's own stay as they are; compiled too,
- * they would make the snapshot twice as large, and take longer to be read than
- * they save.
- */
-const snapshotProgram = (bundle: string): string => `const { readFileSync } = require("node:fs")
-const v8 = require("node:v8")
-const source = readFileSync(${JSON.stringify(bundle)}, "utf8") + "\\n//# sourceURL=init.cjs"
-v8.setFlagsFromString("--no-lazy")
-const program = new Function("require", "module", "exports", source)
-v8.setFlagsFromString("--lazy")
-program(require, { exports: {} }, {})
-`
-
 const require = createRequire(import.meta.url)
 
 /**
@@ -171,7 +155,6 @@ export const seal = Effect.fn("Seal.seal")(function* (options: SealOptions) {
   const script = path.join(options.directory, "init.cjs")
   const blob = path.join(options.directory, "init.blob")
   const config = path.join(options.directory, "sea.json")
-  const main = path.join(options.directory, "snapshot.cjs")
   const bundled = yield* bundle(options.entry, script)
   if (options.locales !== true) {
     const found = NEEDS_LOCALES.exec(
@@ -179,8 +162,9 @@ export const seal = Effect.fn("Seal.seal")(function* (options: SealOptions) {
     )
     if (found !== null) return yield* new LocalesNeeded({ entry: options.entry, found: found[0] })
   }
-  yield* fileOperation("write", main, () => fs.writeFileSync(main, snapshotProgram(script)))
-  yield* fileOperation("write", config, () => fs.writeFileSync(config, JSON.stringify(seaConfig(main, blob))))
+  yield* fileOperation("write", config, () =>
+    fs.writeFileSync(config, JSON.stringify(seaConfig(script, blob))),
+  )
   // The same executable makes the snapshot and carries it: V8 refuses another build's.
   yield* runToolOk({
     component: "init",
