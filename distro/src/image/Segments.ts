@@ -29,7 +29,7 @@ export interface WriteOptions {
 }
 
 // To be raised when the same entries give other bytes than before.
-const FORMAT = 1
+const FORMAT = 2
 // Of each image that is built in turns there is one: the distro's, the bench's floor, the tests' own.
 const KEPT = 8
 
@@ -73,19 +73,21 @@ export const write = (
         }))
       packed.push(yield* keep ? kept(segment, cache, pack) : pack(`${path.resolve(output)}.${index}`))
     }
-    const sha256 = yield* withOutput(output, async (out, signal) => {
-      for (const { file } of packed)
+    const whole = yield* withOutput(output, async (out, signal) => {
+      for (const { file } of packed) {
         for await (const chunk of chunks(file, {}, signal)) await out.write(chunk)
-      return out.sha256(signal)
+        // Where an archive that is not compressed has to begin.
+        await out.pad(4)
+      }
+      return { bytes: out.position, sha256: await out.sha256(signal) }
     })
     yield* fileOperation("remove", output, () => {
       for (const { file } of packed) if (path.dirname(file) !== path.resolve(cache)) fs.rmSync(file)
     })
     const sum = (of: (one: Initramfs.Written) => number) => packed.reduce((total, one) => total + of(one), 0)
     return {
-      bytes: sum(({ bytes }) => bytes),
+      ...whole,
       uncompressedBytes: sum(({ uncompressedBytes }) => uncompressedBytes),
-      sha256,
       parts: packed.flatMap(({ parts }) => parts),
     }
   })

@@ -109,6 +109,37 @@ describe("Segments", () => {
       }),
   )
 
+  it.live.skipIf(lacking("lz4"))("what is packed by lz4 ends where nobody fills up with zeros", () =>
+    Effect.gen(function* () {
+      const dir = yield* scratch
+      const lengths = new Set<number>()
+      for (let n = 0; n < 12; n++) {
+        const output = path.join(dir, "initramfs")
+        const entries = [file("a", noise(1000 + n))]
+        const written = yield* Segments.write(
+          [
+            { keep: false, compression: "zstd", entries },
+            { keep: false, compression: "lz4", entries },
+          ],
+          { output, cache: path.join(dir, "cache") },
+        )
+        assert.strictEqual(written.bytes % 4, 0)
+        const own = fs.readFileSync(output).subarray(fs.readFileSync(output).indexOf("02214c18", 0, "hex"))
+        // Block by block, as the kernel does: the last one ends with the file.
+        let at = 4
+        while (at < own.length) at += 4 + own.readUInt32LE(at)
+        assert.strictEqual(at, own.length)
+        lengths.add(own.length % 7)
+        const back = yield* Initramfs.read({ path: output })
+        assert.deepStrictEqual(
+          back.map((entry) => entry.path),
+          ["a", "a"],
+        )
+      }
+      assert.isAbove(lengths.size, 2)
+    }),
+  )
+
   const key = (dir: string, entry: Initramfs.Entry, level: number) =>
     Effect.map(
       Segments.write([{ keep: true, entries: [entry], compression: "zstd", level }], {

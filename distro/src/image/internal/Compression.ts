@@ -70,9 +70,21 @@ export const compress = async (
         pipeline(Readable.from(counted, { objectMode: false }), filter.stdin, { signal }),
         consume(filter.stdout as AsyncIterable<Buffer>),
       ])
+      await out.write(lz4Padding(out.position))
     }
   }
   return uncompressed
+}
+
+/**
+ * Blocks that make a legacy frame of `length` bytes end at a multiple of 4. Boot loaders and EFI stubs fill up
+ * with zeros to there, in which lib/decompress_unlz4.c sees the length of a block that is not there ("Initramfs
+ * unpacking failed: Decoding failed"). Each unpacks to four zeros, which are skipped behind an archive.
+ */
+const lz4Padding = (length: number): Buffer => {
+  // Nine bytes: the block's length, a token for four literals, and the literals.
+  const block = Buffer.from([5, 0, 0, 0, 4 << 4, 0, 0, 0, 0])
+  return Buffer.concat(Array.from({ length: (4 - (length % 4)) % 4 }, () => block))
 }
 
 /** The filter's own complaint says more than the broken pipe it causes. */

@@ -58,12 +58,12 @@ const malformedAt =
     })
   }
 
-/** To the end of the reader. Between two archives, and only there, the kernel skips zeros by 4. */
+/** To the end of the reader. Between two archives, and only there, the kernel skips zeros. */
 const eachArchive = async (reader: ByteReader, read: () => Promise<void>): Promise<void> => {
   for (;;) {
-    const start = await reader.take(4)
+    const start = await reader.take(1)
     if (start.length === 0) return
-    if (start.every((byte) => byte === 0)) continue
+    if (start[0] === 0) continue
     reader.putBack(start)
     await read()
   }
@@ -76,6 +76,7 @@ const readArchive = async (
   keep: number,
   malformed: Malformed,
 ): Promise<void> => {
+  if (reader.position % 4 !== 0) malformed("no newc header here: an archive begins at a multiple of 4")
   for (;;) {
     const header = decodeHeader(await reader.take(HEADER_BYTES))
     if (header === undefined)
