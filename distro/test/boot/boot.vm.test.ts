@@ -27,6 +27,10 @@ it.live("boots as EFI/BOOT/BOOTX64.EFI, in RAM, and names what is wrong on its c
     assert.strictEqual(about("kios.nosuch=1").length, 1, warnings.join("\n"))
     assert.include(about("kios.nosuch=1")[0], "no such key")
     assert.strictEqual(about("no data partition").length, 1, warnings.join("\n"))
+    assert.isFalse(
+      machine.vm.console.tail(10_000).some(({ text }) => text.includes("Initramfs unpacking failed")),
+      "the kernel found fault with the initramfs",
+    )
     // The ESP's disk is there and is not taken for a data partition.
     assert.isFalse(verdict.events.some((event) => event._tag === "KiosError" || event._tag === "StageFailed"))
   }),
