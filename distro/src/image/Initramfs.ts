@@ -235,7 +235,7 @@ export type ReadSource = ({ readonly path: string } & Range) | { readonly bytes:
 
 /**
  * Reads the archives of a file, one after the other as the kernel does: each
- * plain, or compressed by zstd; or from some point on by lz4 (legacy frame).
+ * plain, or compressed by zstd or lz4 (legacy frame).
  * It shares no code with the writer but the header's layout.
  *
  * Fails with {@link InitramfsError} `Malformed` for anything but a whole,

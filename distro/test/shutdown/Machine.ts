@@ -109,9 +109,9 @@ export const boot = Effect.fnUntraced(function* (
     )
   }
   /** Waits until this boot, which is one more than was waited for before, is up. */
-  const up = Effect.gen(function* () {
+  const up = Effect.fnUntraced(function* (awaited: "pods" | "boot-complete") {
     starts++
-    const wanted = waitFor === "pods" ? [...from.pods, "default/kios-probe"] : []
+    const wanted = awaited === "pods" ? [...from.pods, "default/kios-probe"] : []
     yield* eventually(
       `boot ${starts} is up`,
       Effect.suspend(() => {
@@ -136,10 +136,9 @@ export const boot = Effect.fnUntraced(function* (
       2400,
     )
   })
-  yield* up
+  yield* up(waitFor)
   const probe = yield* Probe.make({ path: vm.ports[Probe.defaultProbePort] ?? "" })
-  const ready = waitFor === "pods" ? probe.ready() : Effect.void
-  yield* ready
+  if (waitFor === "pods") yield* probe.ready()
 
   /** What init said since it was asked to go down. */
   const said = (): ReadonlyArray<string> => {
@@ -188,7 +187,7 @@ export const boot = Effect.fnUntraced(function* (
       Effect.catch(linesOf(probe)(script, 20), (error) =>
         Effect.sync(() => console.log(`asked, without an answer: ${error.message}`)),
       ),
-    up: Effect.andThen(up, ready),
+    up: (awaited = waitFor) => Effect.andThen(up(awaited), awaited === "pods" ? probe.ready() : Effect.void),
     said,
     left,
     /** Powers off: QEMU ends by itself, and the partition is clean; reads its files. */

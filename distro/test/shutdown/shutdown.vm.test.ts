@@ -28,7 +28,7 @@ describe.runIf(soaking)("a node that has only just booted", () => {
         yield* node.machine.vm.qmp.sendKey(["ctrl", "alt", "delete"])
         const restarted = yield* node.left("restart")
         assert.include(node.said()[0], "action=RESTART by=SIGINT")
-        yield* node.up
+        yield* node.up()
         const milestones = node.machine
           .events()
           .flatMap((event) =>
@@ -114,10 +114,10 @@ describe.runIf(soaking)("one machine", () => {
         yield* node.machine.vm.qmp.sendKey(["ctrl", "alt", "delete"])
         yield* node.left("restart")
         assert.include(node.said()[0], "action=RESTART by=SIGINT")
-        yield* node.up
+        yield* node.up()
         yield* node.ask(Machine.signal("INT"))
         yield* node.left("restart")
-        yield* node.up
+        yield* node.up()
         yield* node.ask(Machine.signal("TERM"))
         const { read } = yield* node.poweredOff()
         assert.strictEqual(read(`${Machine.FOUND}/hooked`), "begun\ndone\n".repeat(3))

@@ -7,12 +7,15 @@ import { pipeline } from "node:stream/promises"
 import * as zlib from "node:zlib"
 import type { HostToolsService } from "../HostTools.ts"
 import type { ByteReader } from "./InputFile.ts"
+import { LZ4_LEGACY_MAGIC, lz4Frame } from "./Lz4Frame.ts"
 import { CHUNK, type OutputFile } from "./OutputFile.ts"
 import { ZSTD_MAGIC, zstdFrame } from "./ZstdFrame.ts"
 
 export type Compression = "none" | "lz4" | "zstd"
 
-const LZ4_LEGACY_MAGIC = "02214c18"
+// A block of no length. Without it the kernel takes what an EFI stub puts behind (its /.extra/os-release) for a
+// block: lib/decompress_unlz4.c, "Initramfs unpacking failed: Decoding failed".
+const LZ4_END = Buffer.alloc(4)
 // 32 MB: docs/performance.md has what other windows give.
 const WINDOW_LOG = 25
 
@@ -70,21 +73,10 @@ export const compress = async (
         pipeline(Readable.from(counted, { objectMode: false }), filter.stdin, { signal }),
         consume(filter.stdout as AsyncIterable<Buffer>),
       ])
-      await out.write(lz4Padding(out.position))
+      await out.write(LZ4_END)
     }
   }
   return uncompressed
-}
-
-/**
- * Blocks that make a legacy frame of `length` bytes end at a multiple of 4. Boot loaders and EFI stubs fill up
- * with zeros to there, in which lib/decompress_unlz4.c sees the length of a block that is not there ("Initramfs
- * unpacking failed: Decoding failed"). Each unpacks to four zeros, which are skipped behind an archive.
- */
-const lz4Padding = (length: number): Buffer => {
-  // Nine bytes: the block's length, a token for four literals, and the literals.
-  const block = Buffer.from([5, 0, 0, 0, 4 << 4, 0, 0, 0, 0])
-  return Buffer.concat(Array.from({ length: (4 - (length % 4)) % 4 }, () => block))
 }
 
 /** The filter's own complaint says more than the broken pipe it causes. */
@@ -122,8 +114,7 @@ async function* blocks(
 
 /**
  * Undoes the compression of what begins at the reader's position, by its first
- * bytes: one zstd frame; of lz4, which has no end, all that is left. Undefined
- * for anything else, of which nothing is taken.
+ * bytes: one frame. Undefined for anything else, of which nothing is taken.
  */
 export const decompressed = async (
   reader: ByteReader,
@@ -136,7 +127,7 @@ export const decompressed = async (
     case ZSTD_MAGIC:
       return inflate(zstdFrame(reader))
     case LZ4_LEGACY_MAGIC:
-      return throughLz4(reader.pieces(Number.POSITIVE_INFINITY), tools, signal)
+      return throughLz4(lz4Frame(reader), tools, signal)
     default:
       return undefined
   }
