@@ -27,6 +27,11 @@ class Boots extends Context.Service<
   { readonly boots: ReadonlyArray<BootText>; readonly exit: Qemu.QemuExit }
 >()("kios/test/Boots") {}
 
+/** Such a boot is none of the guest's: `EmulatorFault` has started the machine again. */
+const brokenByEmulator = (lines: ReadonlyArray<string>): boolean =>
+  lines.some((line) => /\bint3: 0000 \[#\d+\]/u.test(line)) &&
+  !lines.some((line) => /^kios: milestone (?:boot-complete|fault) ?/u.test(line))
+
 const BootsLive = Layer.effect(
   Boots,
   Effect.gen(function* () {
@@ -48,7 +53,10 @@ const BootsLive = Layer.effect(
       Stream.takeUntil((line) => line.message.startsWith("reboot: Power down")),
       Stream.runForEach((line) =>
         Effect.sync(() => {
-          if (line.message.startsWith("Linux version ")) boots.push({ lines: [] })
+          if (line.message.startsWith("Linux version ")) {
+            if (brokenByEmulator(boots.at(-1)?.lines ?? [])) boots.pop()
+            boots.push({ lines: [] })
+          }
           boots.at(-1)?.lines.push(line.message)
         }),
       ),
