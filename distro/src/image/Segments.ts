@@ -62,6 +62,12 @@ export const write = (
 ): Effect.Effect<Initramfs.Written, ImageError> =>
   Effect.gen(function* () {
     const { cache, output } = options
+    const temporary: Array<string> = []
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        for (const file of temporary) fs.rmSync(file, { force: true })
+      }),
+    )
     const packed: Array<Initramfs.Written & { readonly file: string }> = []
     for (const [index, segment] of segments.entries()) {
       const { entries, keep, ...packing } = segment
@@ -70,7 +76,9 @@ export const write = (
           ...written,
           file,
         }))
-      packed.push(yield* keep ? kept(segment, cache, pack) : pack(`${path.resolve(output)}.${index}`))
+      const own = `${path.resolve(output)}.${index}`
+      if (!keep) temporary.push(own)
+      packed.push(yield* keep ? kept(segment, cache, pack) : pack(own))
     }
     const whole = yield* withOutput(output, async (out, signal) => {
       for (const { file } of packed) {
@@ -80,16 +88,13 @@ export const write = (
       }
       return { bytes: out.position, sha256: await out.sha256(signal) }
     })
-    yield* fileOperation("remove", output, () => {
-      for (const { file } of packed) if (path.dirname(file) !== path.resolve(cache)) fs.rmSync(file)
-    })
     const sum = (of: (one: Initramfs.Written) => number) => packed.reduce((total, one) => total + of(one), 0)
     return {
       ...whole,
       uncompressedBytes: sum(({ uncompressedBytes }) => uncompressedBytes),
       parts: packed.flatMap(({ parts }) => parts),
     }
-  })
+  }).pipe(Effect.scoped)
 
 /** From the cache, or packed into it. */
 const kept = <E, R>(

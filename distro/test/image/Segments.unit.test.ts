@@ -201,6 +201,15 @@ describe("Segments", () => {
       const error = yield* failure(key(dir, entry, 1))
       assert.include(error.message, missing)
       assert.deepStrictEqual(fs.readdirSync(dir), [])
+      const half = Segments.write(
+        [
+          { keep: false, compression: "zstd", entries: [file("b", "fine")] },
+          { keep: false, compression: "zstd", entries: [entry] },
+        ],
+        { output: path.join(dir, "x"), cache: path.join(dir, "cache") },
+      )
+      assert.include((yield* failure(half)).message, missing)
+      assert.deepStrictEqual(fs.readdirSync(dir), [], "what was packed before is gone again")
     }),
   )
 })
