@@ -19,9 +19,9 @@ import {
   contentSize,
   type Range,
 } from "./internal/InputFile.ts"
-import { align4, encodeHeader, HEADER_BYTES, TRAILER, types } from "./internal/Newc.ts"
+import { align4, encodeHeader, HEADER_BYTES, type NewcHeader, TRAILER, types } from "./internal/Newc.ts"
 import { attempt, withOutput } from "./internal/OutputFile.ts"
-import { type ReadEntry, readSegments } from "./internal/ReadArchives.ts"
+import { readSegments } from "./internal/ReadArchives.ts"
 import { arrange } from "./internal/Tree.ts"
 import { HostTools } from "./HostTools.ts"
 
@@ -225,7 +225,21 @@ const levelOf = ({ compression, level, output }: WriteOptions): Effect.Effect<nu
   return Effect.fail(new InitramfsError({ reason: "InvalidLevel", path: output, detail }))
 }
 
-export type { ReadEntry }
+/**
+ * An entry as it was found in an archive. `target` of a symbolic link,
+ * `major` and `minor` of a device; `sha256` is of a file's content, `content`
+ * is there when it was asked for.
+ */
+export interface ReadEntry {
+  readonly type: "Directory" | "File" | "Symlink" | "CharDevice" | "Other"
+  readonly path: string
+  readonly mode: number
+  readonly size: number
+  readonly header: NewcHeader
+  readonly target?: string
+  readonly sha256?: string
+  readonly content?: Buffer
+}
 
 /**
  * What {@link read} takes: a file, or a part of one (the `.initrd` section of

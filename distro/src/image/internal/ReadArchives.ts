@@ -4,25 +4,10 @@
 import * as crypto from "node:crypto"
 import type { HostToolsService } from "../HostTools.ts"
 import { InitramfsError } from "../ImageError.ts"
+import type { ReadEntry } from "../Initramfs.ts"
 import { decompressed } from "./Compression.ts"
 import { ByteReader } from "./InputFile.ts"
 import { align4, decodeHeader, HEADER_BYTES, type NewcHeader, S_IFMT, TRAILER, types } from "./Newc.ts"
-
-/**
- * An entry as it was found in an archive. `target` of a symbolic link,
- * `major` and `minor` of a device; `sha256` is of a file's content, `content`
- * is there when it was asked for.
- */
-export interface ReadEntry {
-  readonly type: "Directory" | "File" | "Symlink" | "CharDevice" | "Other"
-  readonly path: string
-  readonly mode: number
-  readonly size: number
-  readonly header: NewcHeader
-  readonly target?: string
-  readonly sha256?: string
-  readonly content?: Buffer
-}
 
 type Malformed = (detail: string) => never
 
