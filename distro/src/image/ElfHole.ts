@@ -106,15 +106,20 @@ export const cut = (file: string, symbol: RegExp): Effect.Effect<Hole, ImageErro
     elf.writeUInt16LE(0, EHDR.shnum)
     elf.writeUInt16LE(0, EHDR.shstrndx)
     const partial = `${file}.${process.pid}.cut`
-    const out = fs.openSync(partial, "w", fs.statSync(file).mode)
     try {
-      fs.writeSync(out, elf, 0, from)
-      fs.writeSync(out, elf, from + bytes)
-      fs.fchmodSync(out, fs.statSync(file).mode)
+      const out = fs.openSync(partial, "w")
+      try {
+        // Unlike writeSync these write all of it, or fail.
+        fs.writeFileSync(out, elf.subarray(0, from))
+        fs.writeFileSync(out, elf.subarray(from + bytes))
+        fs.fchmodSync(out, fs.statSync(file).mode)
+      } finally {
+        fs.closeSync(out)
+      }
+      fs.renameSync(partial, file)
     } finally {
-      fs.closeSync(out)
+      fs.rmSync(partial, { force: true })
     }
-    fs.renameSync(partial, file)
     return { symbol: found.name, bytes }
   })
 

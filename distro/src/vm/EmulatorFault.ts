@@ -32,6 +32,9 @@ export interface Mended {
   readonly resets: () => number
 }
 
+/** Whether a line of the console is the fault's. */
+export const isFault = (line: string): boolean => /\bint3: 0000 \[#\d+\]/.test(line)
+
 /** Watches while the scope is open. */
 export const mend = Effect.fnUntraced(function* ({ accelerator, console, noReboot, qmp }: Watched) {
   let resets = 0
@@ -46,7 +49,7 @@ export const mend = Effect.fnUntraced(function* ({ accelerator, console, noReboo
       recovering = false
       yield* action("shutdown")
     } else if (text.includes("kios: milestone boot-complete")) starting = false
-    else if (starting && resets < most && /\bint3: 0000 \[#\d+\]/.test(text)) {
+    else if (starting && resets < most && isFault(text)) {
       starting = false
       resets++
       recovering = true

@@ -8,6 +8,7 @@ import { assert, layer } from "@effect/vitest"
 import { Context, Effect, Layer, Stream } from "effect"
 import * as path from "node:path"
 import * as DiskImage from "../../src/image/DiskImage.ts"
+import * as EmulatorFault from "../../src/vm/EmulatorFault.ts"
 import * as Qemu from "../../src/vm/Qemu.ts"
 import { temporaryDirectory } from "../boot/support.ts"
 import { type Fatal, fatal, survived } from "./faults.ts"
@@ -29,7 +30,7 @@ class Boots extends Context.Service<
 
 /** Such a boot is none of the guest's: `EmulatorFault` has started the machine again. */
 const brokenByEmulator = (lines: ReadonlyArray<string>): boolean =>
-  lines.some((line) => /\bint3: 0000 \[#\d+\]/u.test(line)) &&
+  lines.some(EmulatorFault.isFault) &&
   !lines.some((line) => /^kios: milestone (?:boot-complete|fault) ?/u.test(line))
 
 const BootsLive = Layer.effect(
