@@ -50,7 +50,8 @@ export class FloorFileError extends Data.TaggedError("FloorFileError")<{
   }
 }
 
-const attempt = <A>(file: string, run: () => A) =>
+/** Runs what reads or writes a file. */
+export const attempt = <A>(file: string, run: () => A) =>
   Effect.try({ try: run, catch: (cause) => new FloorFileError({ path: file, cause }) })
 
 /**

@@ -1,23 +1,27 @@
 /**
- * `npm run bench`: boots kiOS and its floor in turns and compares them.
+ * `npm run bench`: kiOS and its floor, compared: boots, the hand-over natively,
+ * memory, scaling, and what a build takes.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import * as Build from "@kios/distro/Build"
-import { buildReporter, megabytes, Output } from "@kios/distro/cli/Output"
+import { Output } from "@kios/distro/cli/Output"
 import { CommandRunner } from "@kios/distro/components/CommandRunner"
 import { ComponentStore } from "@kios/distro/components/ComponentStore"
-import { Progress } from "@kios/distro/components/Progress"
 import { recipe } from "@kios/distro/recipe"
-import { Cause, Clock, Data, Effect, Exit, Layer, Runtime } from "effect"
+import { Cause, Clock, Data, Duration, Effect, Exit, Layer, Runtime } from "effect"
 import { CliError, Command, Flag } from "effect/cli"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import * as Comparison from "./Comparison.ts"
-import * as FloorImage from "./FloorImage.ts"
-import * as Picture from "./Picture.ts"
-import * as Sample from "./Sample.ts"
+import * as Boots from "./boot/Boots.ts"
+import type * as Sample from "./boot/Sample.ts"
+import * as Rebuild from "./rebuild/Rebuild.ts"
+import * as Images from "./Images.ts"
+import * as Idle from "./memory/Idle.ts"
+import * as Least from "./memory/Least.ts"
+import * as Native from "./native/Native.ts"
+import type { Part } from "./Part.ts"
+import * as Pods from "./pods/Pods.ts"
 
 const USAGE = 2
 
@@ -30,6 +34,14 @@ class BadNumber extends Data.TaggedError("BadNumber")<{
   override readonly [Runtime.errorExitCode] = USAGE
   override get message(): string {
     return `--${this.flag} ${this.value}: want ${this.range}`
+  }
+}
+
+/** A part that there is none of. */
+class BadPart extends Data.TaggedError("BadPart")<{ readonly part: string }> {
+  override readonly [Runtime.errorExitCode] = USAGE
+  override get message(): string {
+    return `--only ${JSON.stringify(this.part)}: want ${partNames.join(", ")}, one or more, with commas between`
   }
 }
 
@@ -51,37 +63,19 @@ const write = (file: string, text: string) =>
     catch: (cause) => new NotWritten({ file, cause }),
   })
 
-const image = Effect.fnUntraced(function* (name: "kios" | "floor", directory: string) {
-  const output = yield* Output
-  const wanted =
-    name === "kios" ? recipe : yield* FloorImage.of(recipe, path.join(directory, "build", "floor-files"))
-  const built = yield* Build.build({ recipe: wanted, output: path.join(directory, `${name}.efi`) })
-  output.line(
-    `= ${built.efi}  ${megabytes(built.bytes)}, unpacked ${megabytes(built.initramfs.uncompressedBytes)}`,
-  )
-  return built
-})
+/** What can be measured, and what is unless `--only` says otherwise. */
+const partNames = ["boot", "native", "stages", "pods", "memory", "least-memory", "build"] as const
+const usual: ReadonlyArray<(typeof partNames)[number]> = ["boot", "native"]
 
-/** Above this share of the host's processors, other programs are part of the result. */
-const QUIET = 0.1
-
-const busy = (others: number | undefined): ReadonlyArray<string> =>
-  others === undefined || others <= QUIET ? [] : [`others took ${Math.round(100 * others)} % of the host`]
-
-const boot = Effect.fnUntraced(function* (title: string, efi: string, machine: Sample.Machine) {
-  const output = yield* Output
-  const said: Array<string> = []
-  output.status(`${title}: firmware`)
-  const sample = yield* Sample.measure(efi, machine, (name, seconds) => {
-    said.push(`${name} ${seconds.toFixed(2)}`)
-    output.status(`${title}: ${said.slice(-3).join(", ")}`)
-  }).pipe(Effect.ensuring(Effect.sync(() => output.status(undefined))))
-  const numbers = Sample.milestones.map((name) => `${name} ${sample[name].toFixed(2)}`)
-  output.line(
-    `+ ${title}: ${[`firmware ${sample.firmware.toFixed(2)}`, ...numbers, ...busy(sample.others)].join(", ")}`,
-  )
-  return sample
-})
+/** The parts of `--only`, in the order of {@link partNames}. */
+const chosen = (only: string) => {
+  if (only === "") return Effect.succeed(usual)
+  const wanted = only.split(",").map((name) => name.trim())
+  const unknown = wanted.find((name) => !(partNames as ReadonlyArray<string>).includes(name))
+  return unknown === undefined
+    ? Effect.succeed(partNames.filter((name) => wanted.includes(name)))
+    : Effect.fail(new BadPart({ part: unknown }))
+}
 
 const count = (name: string, value: number, description: string) =>
   Flag.Int(name).pipe(Flag.withDefault(value), Flag.withDescription(`${description} (default ${value})`))
@@ -91,8 +85,14 @@ const bench = Command.make(
   {
     quick: Flag.Boolean("quick").pipe(
       Flag.withDefault(false),
-      Flag.withDescription("At most 2 pairs of boots"),
+      Flag.withDescription("At most 2 pairs of boots, and 10 native rounds"),
     ),
+    only: Flag.String("only").pipe(
+      Flag.withDefault(""),
+      Flag.withDescription(`What to measure: ${partNames.join(", ")} (default ${usual.join(",")})`),
+    ),
+    rounds: count("rounds", 30, "Native starts of each init"),
+    idle: count("idle", 0, "memory: read once more after this many minutes"),
     pairs: count("pairs", 5, "Pairs of boots: one of kiOS, one of the floor"),
     memory: count("memory", 1536, "Memory of the machine, MiB"),
     cpus: count("cpus", 2, "Virtual CPUs"),
@@ -108,15 +108,13 @@ const bench = Command.make(
   },
   Effect.fnUntraced(function* (flags) {
     yield* within("pairs", flags.pairs, 1, 100)
+    yield* within("rounds", flags.rounds, 1, 1000)
+    yield* within("idle", flags.idle, 0, 24 * 60)
     yield* within("timeout", flags.timeout, 10, 3600)
+    const parts = yield* chosen(flags.only)
     const output = yield* Output
     const started = yield* Clock.monotonicTimeNanos
     const directory = path.resolve(flags.directory)
-    const reporter = buildReporter(output)
-    const [kios, floor] = yield* Effect.all([image("kios", directory), image("floor", directory)]).pipe(
-      Effect.provideService(Progress, reporter),
-      Effect.ensuring(Effect.sync(() => output.status(undefined))),
-    )
     const machine: Sample.Machine = {
       memoryMiB: flags.memory,
       cpus: flags.cpus,
@@ -124,50 +122,49 @@ const bench = Command.make(
       timeoutSeconds: flags.timeout,
       accelerator: flags.kvm ? "auto" : "tcg",
     }
-    const number = flags.quick ? Math.min(2, flags.pairs) : flags.pairs
-    const pairs: Array<Comparison.Pair> = []
-    for (let pair = 1; pair <= number; pair++) {
-      // Who goes first changes, so that being the second is nobody's advantage.
-      const order = pair % 2 === 1 ? (["floor", "kios"] as const) : (["kios", "floor"] as const)
-      const samples: { kios?: Sample.Sample; floor?: Sample.Sample } = {}
-      for (const name of order)
-        samples[name] = yield* boot(`${pair}/${number} ${name}`, { kios, floor }[name].efi, machine)
-      pairs.push({ kios: samples.kios!, floor: samples.floor! })
+    const rounds = flags.quick ? Math.min(10, flags.rounds) : flags.rounds
+    const results: Record<string, unknown> = {}
+    const tell = (name: string, { data, lines }: Part) => {
+      results[name] = data
+      output.line(`\n${lines.join("\n")}\n`)
     }
+    if (parts.includes("boot")) {
+      const images = yield* Images.both(directory)
+      const { part, svg } = yield* Boots.measure(
+        images,
+        machine,
+        flags.quick ? Math.min(2, flags.pairs) : flags.pairs,
+      )
+      tell("boot", part)
+      yield* write(path.join(directory, "bench.svg"), svg)
+    }
+    if (parts.includes("native")) tell("native", yield* Native.handOver(recipe, directory, rounds))
+    if (parts.includes("stages"))
+      tell("stages", yield* Native.stages(recipe, directory, rounds, [0, 10, 30, 100]))
+    if (parts.includes("pods")) tell("pods", yield* Pods.measure(directory, machine, [1, 20, 60]))
+    if (parts.includes("memory"))
+      tell("memory", yield* Idle.measure(directory, machine, Duration.minutes(flags.idle)))
+    if (parts.includes("least-memory"))
+      tell("least-memory", yield* Least.measure(yield* Images.both(directory), machine))
+    if (parts.includes("build")) tell("build", yield* Rebuild.measure(directory, 3))
 
-    const rows = Comparison.compare(pairs)
     const seconds = Number((yield* Clock.monotonicTimeNanos) - started) / 1e9
-    const shares = pairs.flatMap((pair) => [pair.kios.others ?? 0, pair.floor.others ?? 0])
-    const disturbed = Math.max(...shares)
-    const note =
-      `${number} pairs, ${flags.cpus} CPUs, ${flags.memory} MiB, QEMU ${flags.kvm ? "" : "without KVM "}` +
-      `on ${os.cpus().length} host CPUs` +
-      (disturbed > QUIET
-        ? `; the host was busy (other programs took up to ${Math.round(100 * disturbed)} % of it)`
-        : "")
     const json = path.join(directory, "bench.json")
-    const svg = path.join(directory, "bench.svg")
-    const document = {
-      version: 1,
-      finishedAt: new Date(yield* Clock.currentTimeMillis).toISOString(),
-      seconds,
-      host: {
-        cpus: os.cpus().length,
-        memoryBytes: os.totalmem(),
-        loadAverage: os.loadavg(),
-        others: disturbed,
-      },
-      machine,
-      images: { kios, floor },
-      pairs,
-      rows,
-    }
-    yield* write(json, `${JSON.stringify(document, null, 2)}\n`)
-    yield* write(svg, Picture.svg(rows, note))
-    output.line(`\n${Comparison.render(rows)}\n\n${Picture.text(rows, output.width)}\n`)
-    output.line(
-      `${note}; ${seconds.toFixed(0)} s in all\nEFI: kios ${megabytes(kios.bytes)}, floor ${megabytes(floor.bytes)}\n${json}\n${svg}`,
+    yield* write(
+      json,
+      `${JSON.stringify(
+        {
+          version: 2,
+          finishedAt: new Date(yield* Clock.currentTimeMillis).toISOString(),
+          seconds,
+          host: { cpus: os.cpus().length, memoryBytes: os.totalmem(), loadAverage: os.loadavg() },
+          parts: results,
+        },
+        null,
+        2,
+      )}\n`,
     )
+    output.line(`${seconds.toFixed(0)} s in all; ${json}`)
   }),
 ).pipe(
   Command.withDescription(

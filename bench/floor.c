@@ -35,6 +35,10 @@
  * of its runtime overlaps containerd's. Default is `late`, as kiOS does it: fork it when containerd is
  * ready. (It asks the runtime once, after it has its configuration, and exits when nobody answers.)
  *
+ * With -DNAMESPACE it is PID 1 of namespaces on a machine that others use (bench/native): it loads no module, sets no
+ * sysctl, does not take Ctrl-Alt-Del, leaves out the filesystems that all namespaces share, asks for no controllers, and
+ * does without what a container may lack (CAP_SYS_RESOURCE: limits and scores).
+ *
  * Nothing is restarted: when a step, containerd, the kubelet or the import fails, `kios: boot-failed`
  * says which, and the machine goes down.
  *
@@ -81,6 +85,12 @@
 #define PODS 64
 #define TIGHT (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
+#ifdef NAMESPACE
+static const bool alone = false;
+#else
+static const bool alone = true;
+#endif
+
 static int kmsg = -1;
 
 /* One record in the kernel's log, hence on the console: <29> is daemon.notice, <27> daemon.err. */
@@ -100,6 +110,10 @@ static _Noreturn void die(const char *what, const char *subject) {
     const char *error = strerror(errno);
     snprintf(text, sizeof text, "boot-failed stage=floor reason=\"%s %s: %s\"", what, subject, error);
     say("<27>", text, "");
+    if (!alone) {
+        fprintf(stderr, "%s\n", text);
+        _exit(1);
+    }
     sync();
     reboot(RB_AUTOBOOT);
     for (;;) pause();
@@ -164,6 +178,14 @@ static void switch_root(void) {
     if (mount(NULL, "/", NULL, MS_REC | MS_SHARED, NULL) < 0) die("share", "/");
 }
 
+/* Of these a mount anywhere is the machine's, with its options. */
+static bool is_shared(const char *type) {
+    static const char *const types[] = {"securityfs", "bpf", "tracefs", "pstore"};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (strcmp(type, types[i]) == 0) return true;
+    return false;
+}
+
 static void mount_filesystems(void) {
     static const struct {
         const char *type, *target, *options;
@@ -182,13 +204,16 @@ static void mount_filesystems(void) {
         {"tmpfs", "/tmp", "mode=0755,size=64M,nr_inodes=16k", TIGHT},
         {"tmpfs", "/var", "mode=0755,size=50%", MS_NOSUID | MS_NODEV},
         {"tmpfs", "/opt", "mode=0755,size=256M,nr_inodes=16k", MS_NOSUID | MS_NODEV},
-        {"cgroup2", CGROUP, "nsdelegate,memory_recursiveprot", TIGHT},
+        {"cgroup2", CGROUP, "nsdelegate,memory_recursiveprot,favordynmods", TIGHT},
     };
 
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        const char *type = table[i].type;
+        if (!alone && is_shared(type)) continue;
+        /* There is one devtmpfs, whoever mounts it: its size is not ours to set. */
+        const char *options = alone || strcmp(type, "devtmpfs") != 0 ? table[i].options : "";
         if (strncmp(table[i].target, "/dev/", 5) == 0) make_directory(table[i].target);
-        if (mount(table[i].type, table[i].target, table[i].type, table[i].flags, table[i].options) < 0)
-            die("mount", table[i].target);
+        if (mount(type, table[i].target, type, table[i].flags, options) < 0) die("mount", table[i].target);
     }
 }
 
@@ -210,7 +235,8 @@ static void make_paths(void) {
 
 /* A group for init and one for each daemon; the kernel has all these controllers. */
 static void make_cgroups(void) {
-    static const char controllers[] = "+cpuset +cpu +io +memory +hugetlb +pids +rdma +misc";
+    static const char all[] = "+cpuset +cpu +io +memory +hugetlb +pids +rdma +misc";
+    const char *controllers = alone ? all : "";
     static const char *const groups[] = {CGROUP "/kios/init", CGROUP "/kios/runtime", CGROUP "/kios/kubelet"};
 
     if (!write_file(CGROUP "/cgroup.subtree_control", controllers)) die("delegate", CGROUP);
@@ -357,7 +383,7 @@ static pid_t spawn(const char *group, const char *score, char *const argv[], cha
     sigprocmask(SIG_SETMASK, &none, NULL);
     setsid();
     int in = open("/dev/null", O_RDONLY), out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0640);
-    bool fine = write_file(cgroup, "0") && write_file("/proc/self/oom_score_adj", score);
+    bool fine = write_file(cgroup, "0") && (write_file("/proc/self/oom_score_adj", score) || !alone);
     fine = fine && dup2(in, 0) >= 0 && dup2(out, 1) >= 0 && dup2(out, 2) >= 0;
     if (fine && input >= 0) fine = dup2(input, 3) >= 0;
     if (fine) syscall(SYS_close_range, input >= 0 ? 4U : 3U, ~0U, 0U);
@@ -496,8 +522,8 @@ int main(void) {
     sigprocmask(SIG_BLOCK, &child, NULL);
     umask(0022);
     const struct rlimit files = {OPEN_FILES, OPEN_FILES};
-    if (setrlimit(RLIMIT_NOFILE, &files) < 0) die("setrlimit", "RLIMIT_NOFILE");
-    if (reboot(RB_DISABLE_CAD) < 0) die("reboot", "RB_DISABLE_CAD");
+    if (setrlimit(RLIMIT_NOFILE, &files) < 0 && alone) die("setrlimit", "RLIMIT_NOFILE");
+    if (alone && reboot(RB_DISABLE_CAD) < 0) die("reboot", "RB_DISABLE_CAD");
     switch_root();
     mount_filesystems();
     make_paths();
@@ -526,7 +552,7 @@ int main(void) {
     make_machine_id();
     set_hostname();
     load_modules(others);
-    set_sysctls();
+    if (alone) set_sysctls();
 
     bool up = false, started = false, healthy = false;
     for (;;) {

@@ -1,9 +1,9 @@
 import type { Meaning, VmEvent } from "@kios/distro/vm/Milestones"
 import { assert, it } from "@effect/vitest"
-import { compare, median, type Pair, phasesOf, render } from "../Comparison.ts"
-import * as HostLoad from "../HostLoad.ts"
-import * as Picture from "../Picture.ts"
-import { fromEvents, kernelStart, milestones, type Sample } from "../Sample.ts"
+import { compare, median, type Pair, phasesOf, render } from "../boot/Comparison.ts"
+import * as HostLoad from "../boot/HostLoad.ts"
+import * as Picture from "../boot/Picture.ts"
+import { fromEvents, kernelStart, milestones, type Sample } from "../boot/Sample.ts"
 
 const sample = (firmware: number, ...times: ReadonlyArray<number>): Sample => ({
   firmware,

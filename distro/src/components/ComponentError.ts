@@ -112,6 +112,9 @@ export class MissingTool extends Data.TaggedError("MissingTool")<{
   }
 }
 
+/** A stack trace quotes a whole line of minified source. */
+const shortened = (line: string): string => (line.length <= 500 ? line : `${line.slice(0, 500)} ...`)
+
 /** A compiler or another tool failed. */
 export class BuildFailed extends Data.TaggedError("BuildFailed")<{
   readonly component: string
@@ -127,7 +130,7 @@ export class BuildFailed extends Data.TaggedError("BuildFailed")<{
       (typeof this.exit === "number" ? `exited with ${this.exit}` : `was ended by ${this.exit}`) +
       (this.tail.length === 0
         ? " without any output."
-        : `:\n${this.tail.map((line) => `  ${line}`).join("\n")}`)
+        : `:\n${this.tail.map((line) => `  ${shortened(line)}`).join("\n")}`)
     )
   }
 }

@@ -107,7 +107,8 @@ export const fullDirectory = (
   Effect.gen(function* () {
     // tar says no more than "Wrote only 3072 of 10240 bytes".
     const says = /no space left on device|disk quota exceeded|ENOSPC|wrote only \d+ of \d+ bytes/iu
-    const line = lines.find((text) => says.test(text))
+    // A line of a thousand characters is no message but minified source, of which a stack trace quotes all.
+    const line = lines.find((text) => text.length < 1000 && says.test(text))
     const own = { directory: writesTo, freeBytes: yield* freeBytes(writesTo) }
     if (line === undefined) return own.freeBytes === 0 ? own : undefined
     // "write /tmp/b001/_pkg_.a: no space left on device" names the full disk, "/usr/bin/link: mapping

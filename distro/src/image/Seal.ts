@@ -2,8 +2,9 @@
  * `/init`: our program, bundled and sealed into one executable.
  *
  * 1. esbuild bundles the TypeScript into one CommonJS file.
- * 2. Node runs it up to its main function and writes the heap as a start-up
- *    snapshot: at boot nothing is parsed, compiled or evaluated again.
+ * 2. Node compiles all of its functions, runs it up to its main function and
+ *    writes the heap as a start-up snapshot: at boot nothing of it is parsed,
+ *    compiled or evaluated again.
  * 3. The snapshot is put into a copy of the Node executable, with options that
  *    make it deaf to arguments, NODE_OPTIONS and SIGUSR1.
  * 4. The data of the world's locales, a third of the executable, is left out.
@@ -57,8 +58,11 @@ const SENTINEL = "NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2"
  *
  * `--max-semi-space-size` (MiB) bounds the memory that V8 takes for young
  * objects: by default up to 48 MiB in the course of a node's life, for which
- * init has no use. `--initial-heap-size` (MiB) has garbage collected before
- * there is much of it (docs/soak.md).
+ * init has no use (docs/soak.md).
+ *
+ * Many options of V8 are not for here: with them it does not trust the code that
+ * Node's own modules bring compiled, and compiles each of them at boot
+ * (docs/performance.md; `Seal.unit.test.ts` fails when one of them is added).
  *
  * @example
  * ```ts
@@ -74,19 +78,40 @@ export const seaConfig = (main: string, output: string) => ({
   disableExperimentalSEAWarning: true,
   useSnapshot: true,
   useCodeCache: false,
-  // A leak in init ends init, in a way that is told, before it takes the memory of pods: MiB, some eight times what it needs.
   execArgv: [
     "--disable-sigusr1",
     "--no-warnings",
     "--max-semi-space-size=2",
-    "--initial-heap-size=16",
+    // A leak in init ends init, in a way that is told, before it takes the memory of pods: MiB, some eight times what it needs.
     "--max-old-space-size=128",
-    // The hash seed of the build stays: a new one means to hash every name of the snapshot anew, a tenth of the start.
-    // What init reads is bounded, so that nobody gains by knowing it.
-    "--no-rehash-snapshot",
   ],
   execArgvExtension: "none",
 })
+
+/**
+ * The program that runs a bundle with all of its functions compiled, and not
+ * each at its first call: in a snapshot they keep what they were compiled to.
+ * Only `compileFunction` honours V8's option; `new Function` stays lazy.
+ *
+ * @example
+ * ```ts
+ * import * as Seal from "@kios/distro/image/Seal"
+ *
+ * const script = Seal.eager("module.exports = () => 1", "init.cjs")
+ * ```
+ */
+export const eager = (bundled: string, name: string): string =>
+  [
+    `const v8 = require("node:v8")`,
+    `v8.setFlagsFromString("--no-lazy")`,
+    `const source = ${JSON.stringify(bundled)}`,
+    `const parameters = ["exports", "require", "module", "__filename", "__dirname"]`,
+    `const program = require("node:vm").compileFunction(source, parameters, { filename: ${JSON.stringify(name)} })`,
+    `v8.setFlagsFromString("--lazy")`,
+    `const module_ = { exports: {} }`,
+    `program(module_.exports, require, module_, __filename, __dirname)`,
+    ``,
+  ].join("\n")
 
 const require = createRequire(import.meta.url)
 
@@ -157,14 +182,13 @@ export const seal = Effect.fn("Seal.seal")(function* (options: SealOptions) {
   const blob = path.join(options.directory, "init.blob")
   const config = path.join(options.directory, "sea.json")
   const bundled = yield* bundle(options.entry, script)
-  if (options.locales !== true) {
-    const found = NEEDS_LOCALES.exec(
-      yield* fileOperation("read", script, () => fs.readFileSync(script, "utf8")),
-    )
-    if (found !== null) return yield* new LocalesNeeded({ entry: options.entry, found: found[0] })
-  }
+  const source = yield* fileOperation("read", script, () => fs.readFileSync(script, "utf8"))
+  const needs = options.locales === true ? null : NEEDS_LOCALES.exec(source)
+  if (needs !== null) return yield* new LocalesNeeded({ entry: options.entry, found: needs[0] })
+  const whole = path.join(options.directory, "init.eager.cjs")
+  yield* fileOperation("write", whole, () => fs.writeFileSync(whole, eager(source, "init.cjs")))
   yield* fileOperation("write", config, () =>
-    fs.writeFileSync(config, JSON.stringify(seaConfig(script, blob))),
+    fs.writeFileSync(config, JSON.stringify(seaConfig(whole, blob))),
   )
   // The same executable makes the snapshot and carries it: V8 refuses another build's.
   yield* runToolOk({

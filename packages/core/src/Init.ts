@@ -29,6 +29,7 @@ import { Events } from "./Events.ts"
 import * as Death from "./Death.ts"
 import { last, panicSeconds, works } from "./internal/GoingDown.ts"
 import { keepFile } from "./internal/keepFile.ts"
+import { preload } from "./internal/preloaded.ts"
 import { releaseWhenQuiet } from "./internal/releaseMemory.ts"
 import * as Coordinator from "./internal/ShutdownCoordinator.ts"
 import { Kernel, type Signal } from "./Kernel.ts"
@@ -83,8 +84,9 @@ const actions: Readonly<Partial<Record<Signal, ShutdownAction>>> = {
  */
 export const start = <S extends Stages>(options: InitOptions<S>): void => {
   const { startupSnapshot } = process.getBuiltinModule("node:v8")
-  if (startupSnapshot.isBuildingSnapshot()) startupSnapshot.setDeserializeMainFunction(() => main(options))
-  else main(options)
+  if (!startupSnapshot.isBuildingSnapshot()) return main(options)
+  preload()
+  startupSnapshot.setDeserializeMainFunction(() => main(options))
 }
 
 const main = <S extends Stages>(options: InitOptions<S>): void => {

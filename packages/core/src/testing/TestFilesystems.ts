@@ -166,6 +166,7 @@ export const make = (sources: FilesystemSources): Readonly<Record<string, Type>>
         "nsdelegate",
         "memory_recursiveprot",
         "favordynmods",
+        "favordynmods",
         "memory_localevents",
         "pids_localevents",
       ])

@@ -41,6 +41,8 @@ export interface Machine {
   /** One boot, seconds. */
   readonly timeoutSeconds: number
   readonly accelerator: "auto" | "tcg"
+  /** A guest that resets has failed: it does not boot again until the time is over. */
+  readonly noReboot?: boolean
 }
 
 /** A boot that did not reach the pod. */
@@ -116,6 +118,7 @@ export const measure = (
         cpus: machine.cpus,
         network: "user",
         accelerator: machine.accelerator,
+        ...(machine.noReboot === undefined ? {} : { noReboot: machine.noReboot }),
         until: { milestones: [...milestones], pods: [machine.pod] },
         timeout: Duration.seconds(machine.timeoutSeconds),
       },
