@@ -11,6 +11,7 @@ import * as Sysctl from "@kios/stages-runtime/Sysctl"
 import { recipe } from "@kios/distro/recipe"
 import { assert, it } from "@effect/vitest"
 import * as fs from "node:fs"
+import { shared } from "../native/pipeline.ts"
 import { configuration, kept, moduleOrder } from "../FloorImage.ts"
 
 const text = fs.readFileSync(new URL("../floor.c", import.meta.url), "utf8")
@@ -94,4 +95,8 @@ it("has its configuration where floor.c and the kubelet look for it", () => {
   assert.include(files[kubelet["tlsPrivateKeyFile"] ?? ""], "BEGIN PRIVATE KEY")
   assert.isDefined(files[`${defined("CONFIG")}/containerd.toml`])
   assert.strictEqual(kubelet["containerRuntimeEndpoint"], `unix://${defined("SOCKET")}`)
+})
+
+it("in namespaces it leaves out what the native pipeline leaves out", () => {
+  assert.deepStrictEqual(strings("static const char *const types[] = "), shared)
 })

@@ -1,5 +1,5 @@
 /**
- * What an image archive says it holds: its index.json, found without reading layers.
+ * What an image archive says it holds: its index.json and where its blobs are, found without reading layers.
  *
  * A tar has no directory. Its headers are walked with one read of 512 bytes each, so that the cost is the
  * number of blobs and not their size, and nothing but index.json is ever held in memory.
@@ -16,11 +16,33 @@ export interface ArchivedImage {
   readonly digest: string
   /** Complete names, or tags alone: what the annotations say. */
   readonly names: ReadonlyArray<string>
+  /** The annotation `io.containerd.image.name`: complete, and what containerd calls the image. */
+  readonly name: string | undefined
+  /** Of its manifest or index, as index.json describes it. */
+  readonly mediaType: string
+  readonly size: number
+  readonly annotations: Readonly<Record<string, string>>
+}
+
+/** Where a blob is in the archive, in bytes. */
+export interface ArchivedBlob {
+  readonly at: number
+  readonly size: number
+}
+
+/** What an archive holds. */
+export interface Layout {
+  readonly images: ReadonlyArray<ArchivedImage>
+  /** By digest, as their names say: nothing has been read. Undefined when not every name is certain. */
+  readonly blobs: ReadonlyMap<string, ArchivedBlob> | undefined
 }
 
 // The image specification asks registries to take manifests of 4 MiB.
 const maxIndexBytes = 4 * 1024 * 1024
 const block = 512
+// Types of a tar's entries; 0 is an old way to say file.
+const FILE = 0x30
+const DIRECTORY = 0x35
 
 const field = (header: Buffer, start: number, end: number): string => {
   const nul = header.subarray(start, end).indexOf(0)
@@ -33,7 +55,8 @@ const sizeOf = (header: Buffer): number =>
     ? Number.parseInt(field(header, 124, 136).trim() || "0", 8)
     : Number(header.readBigUInt64BE(128))
 
-const nameKeys = ["io.containerd.image.name", "org.opencontainers.image.ref.name"]
+const nameKey = "io.containerd.image.name"
+const nameKeys = [nameKey, "org.opencontainers.image.ref.name"]
 
 /** The images of an index.json that have a name; undefined when it is not one. */
 const parse = (text: string): ReadonlyArray<ArchivedImage> | undefined => {
@@ -41,12 +64,25 @@ const parse = (text: string): ReadonlyArray<ArchivedImage> | undefined => {
     const { manifests } = JSON.parse(text) as {
       readonly manifests: ReadonlyArray<{
         readonly digest: string
+        readonly mediaType?: unknown
+        readonly size?: unknown
         readonly annotations?: Readonly<Record<string, string>>
       }>
     }
-    const named = manifests.flatMap(({ annotations, digest }) => {
-      const names = nameKeys.flatMap((key) => annotations?.[key] ?? [])
-      return names.length === 0 ? [] : [{ digest, names }]
+    const named = manifests.flatMap(({ annotations = {}, digest, mediaType, size }) => {
+      const names = nameKeys.flatMap((key) => annotations[key] ?? [])
+      return names.length === 0
+        ? []
+        : [
+            {
+              digest,
+              names,
+              name: annotations[nameKey],
+              mediaType: typeof mediaType === "string" ? mediaType : "",
+              size: typeof size === "number" ? size : 0,
+              annotations,
+            },
+          ]
     })
     return named.every(({ digest }) => /^[a-z0-9]+:[0-9a-f]{32,}$/u.test(digest)) ? named : undefined
   } catch {
@@ -54,29 +90,57 @@ const parse = (text: string): ReadonlyArray<ArchivedImage> | undefined => {
   }
 }
 
-/**
- * The named images of an OCI archive. Undefined when that cannot be told: the archive is compressed, is no
- * tar, or has no index.json (`docker save` before version 25).
- */
-export const readIndex = (
+/** A file of an archive: its name, and where its content is. */
+interface Entry extends ArchivedBlob {
+  readonly name: string
+}
+
+/** The files of a tar, and whether each of them has its own name: what follows a header of another kind (pax) may not. */
+const filesOf = (
   file: OpenFile,
-): Effect.Effect<ReadonlyArray<ArchivedImage> | undefined, FileUnreadable> =>
+): Effect.Effect<
+  { readonly files: ReadonlyArray<Entry>; readonly plain: boolean } | undefined,
+  FileUnreadable
+> =>
   Effect.gen(function* () {
+    const files: Array<Entry> = []
     const header = Buffer.alloc(block)
+    let plain = true
     for (let at = 0; at < file.size;) {
       const read = yield* file.read(header, at)
+      // Zeros are the end.
+      if (read === block && header[0] === 0 && files.length > 0) break
       if (read < block || field(header, 257, 262) !== "ustar") return undefined
       const size = sizeOf(header)
-      if (!Number.isSafeInteger(size) || size < 0) return undefined
-      const isFile = header[156] === 0 || header[156] === 0x30
-      if (isFile && /^(?:\.\/)?index\.json$/u.test(field(header, 0, 100))) {
-        if (size > maxIndexBytes) return undefined
-        const content = Buffer.alloc(size)
-        return (yield* file.read(content, at + block)) < size ? undefined : parse(content.toString("utf8"))
-      }
+      if (!Number.isSafeInteger(size) || size < 0 || at + block + size > file.size) return undefined
+      const type = header[156]!
+      const isFile = type === 0 || type === FILE
+      const name = field(header, 0, 100).replace(/^\.\//u, "")
+      if (isFile) files.push({ name, at: at + block, size })
+      else if (type !== DIRECTORY) plain = false
       at += block + Math.ceil(size / block) * block
     }
-    return undefined
+    return { files, plain }
+  })
+
+/**
+ * The named images of an OCI archive and its blobs. Undefined when they cannot be told: the archive is
+ * compressed, is no tar, is cut, or has no index.json (`docker save` before version 25).
+ */
+export const readLayout = (file: OpenFile): Effect.Effect<Layout | undefined, FileUnreadable> =>
+  Effect.gen(function* () {
+    const found = yield* filesOf(file)
+    const index = found?.files.find(({ name }) => name === "index.json")
+    if (found === undefined || index === undefined || index.size > maxIndexBytes) return undefined
+    const content = Buffer.alloc(index.size)
+    if ((yield* file.read(content, index.at)) < index.size) return undefined
+    const images = parse(content.toString("utf8"))
+    if (images === undefined) return undefined
+    const blobs = found.files.flatMap(({ at, name, size }) => {
+      const [, algorithm, hex] = /^blobs\/(\w+)\/([0-9a-f]+)$/u.exec(name) ?? []
+      return hex === undefined ? [] : [[`${algorithm}:${hex}`, { at, size }] as const]
+    })
+    return { images, blobs: found.plain ? new Map(blobs) : undefined }
   })
 
 /**

@@ -1,8 +1,9 @@
 /** containerd.services.content.v1.Content (api/services/content/v1/content.proto). */
-import { BinaryWriter, text, visitFields, writeString } from "./Proto.ts"
+import { BinaryWriter, text, visitFields, writeBytes, writeMap, writeString } from "./Proto.ts"
 
 export const info = "/containerd.services.content.v1.Content/Info"
 export const read = "/containerd.services.content.v1.Content/Read"
+export const write = "/containerd.services.content.v1.Content/Write"
 
 /** InfoRequest: digest = 1. ReadContentRequest: digest = 1; offset and size left out mean all of it. */
 export const encodeDigestRequest = (digest: string): Uint8Array =>
@@ -31,4 +32,35 @@ export const decodeReadResponse = (message: Uint8Array): Uint8Array => {
     if (f.number === 2) data = f.bytes
   })
   return data
+}
+
+/** A piece of a blob that is being written. */
+export interface Piece {
+  /** Names the upload. */
+  readonly ref: string
+  readonly digest: string
+  /** Of the whole blob, bytes. */
+  readonly total: number
+  readonly offset: number
+  readonly data: Uint8Array
+  /** Of the blob; sent with its last piece. */
+  readonly labels: Readonly<Record<string, string>>
+}
+
+const WRITE = 1
+const COMMIT = 2
+
+/**
+ * WriteContentRequest: action = 1, ref = 2, total = 3, expected = 4, offset = 5, data = 6, labels = 7. The last
+ * piece commits the blob, which containerd refuses unless digest and size are those.
+ */
+export const encodeWriteRequest = ({ data, digest, labels, offset, ref, total }: Piece): Uint8Array => {
+  const last = offset + data.length >= total
+  const writer = new BinaryWriter().tag(1, 0).int32(last ? COMMIT : WRITE)
+  writeString(writer, 2, ref)
+  writer.tag(3, 0).int64(total)
+  writeString(writer, 4, digest)
+  if (offset > 0) writer.tag(5, 0).int64(offset)
+  writeBytes(writer, 6, data)
+  return (last ? writeMap(writer, 7, labels) : writer).finish()
 }

@@ -22,6 +22,8 @@ import { GrpcError } from "./GrpcStatus.ts"
 export interface CallOptions {
   /** Sent as `containerd-namespace`: containerd's services need one, health, version and CRI do not. */
   readonly namespace?: string
+  /** Sent as `containerd-lease`: what the call makes belongs to that lease. */
+  readonly lease?: string
   /** Longest wait for the whole call; sent as `grpc-timeout` too. No deadline when absent. */
   readonly timeout?: Duration.Input
 }
@@ -154,6 +156,7 @@ export const makeGrpc = (
               "user-agent": "kios-init",
             }
             if (callOptions?.namespace !== undefined) headers["containerd-namespace"] = callOptions.namespace
+            if (callOptions?.lease !== undefined) headers["containerd-lease"] = callOptions.lease
             if (callOptions?.timeout !== undefined)
               headers["grpc-timeout"] = timeoutHeader(callOptions.timeout)
             return makeCall({

@@ -1,6 +1,7 @@
 /**
- * Imports an image archive through containerd's transfer service: one stream carries the file, a second
- * one brings progress back (which is the only way to learn what the archive's images are called).
+ * Imports an image archive. One whose places are known is written blob by blob (`ImageWrite.ts`); any other
+ * goes through containerd's transfer service: one stream carries the file, a second one brings progress back
+ * (which is the only way to learn what the archive's images are called).
  */
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
@@ -11,6 +12,7 @@ import type { Grpc } from "./Grpc.ts"
 import { GrpcError } from "./GrpcStatus.ts"
 import { checkImage } from "./ImageCheck.ts"
 import * as Images from "./Images.ts"
+import * as ImageWrite from "./ImageWrite.ts"
 import * as Namespaces from "./Namespaces.ts"
 import * as Streaming from "./Streaming.ts"
 import * as Transfer from "./Transfer.ts"
@@ -101,13 +103,12 @@ const makeNamespace = (grpc: Grpc, namespace: string) =>
 const alreadyThere = (
   grpc: Grpc,
   namespace: string,
-  file: ArchiveUpload.OpenFile,
+  archived: ReadonlyArray<ArchiveIndex.ArchivedImage>,
   prefix: string,
   labels: Readonly<Record<string, string>>,
 ) =>
   Effect.gen(function* () {
-    const archived = yield* ArchiveIndex.readIndex(file)
-    if (archived === undefined || archived.length === 0) return undefined
+    if (archived.length === 0) return undefined
     // Those of these digests alone: a node has hundreds of others.
     const filters = archived.map(({ digest }) => `target.digest=="${digest}"`)
     const there = yield* grpc.unary(
@@ -159,9 +160,20 @@ export const importImage = (
   Effect.gen(function* () {
     const file = yield* ArchiveUpload.openFile(request.archive)
     const namePrefix = request.namePrefix ?? prefixOf(request.archive)
-    if (request.unlessThere === true) {
-      const there = yield* alreadyThere(grpc, namespace, file, namePrefix, request.labels ?? {})
+    const layout = yield* ArchiveIndex.readLayout(file)
+    if (request.unlessThere === true && layout !== undefined) {
+      const there = yield* alreadyThere(grpc, namespace, layout.images, namePrefix, request.labels ?? {})
       if (there !== undefined) return there
+    }
+    if (layout !== undefined && request.unpack === undefined) {
+      const written = yield* ImageWrite.write(grpc, {
+        namespace,
+        file,
+        layout,
+        labels: request.labels ?? {},
+        lease: `kios-import-${request.archive.replaceAll(/[^\w.-]+/gu, "-")}`,
+      })
+      if (written !== undefined) return written.map(({ digest, name }): ImportedImage => ({ name, digest }))
     }
     yield* makeNamespace(grpc, namespace)
     const openStream = (kind: string) =>
@@ -259,6 +271,9 @@ export const importImage = (
     return saved
   }).pipe(
     Effect.scoped,
+    Effect.catchTag("ArchiveDamaged", ({ reason }) =>
+      Effect.fail(new ImageImportError({ archive: request.archive, reason: `it is damaged: ${reason}` })),
+    ),
     Effect.catchTag("FileUnreadable", (e) =>
       Effect.fail(new ImageImportError({ archive: request.archive, reason: e.reason })),
     ),

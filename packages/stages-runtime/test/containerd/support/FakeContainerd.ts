@@ -88,6 +88,7 @@ export const makeFakeContainerd = (address: string) =>
     const images = new Map<string, Image>()
     const blobs = new Map<string, Buffer>()
     const namespaces = new Set<string>()
+    const leases = new Set<string>()
     const containers = new Map<string, Uint8Array>()
     const streams = new Map<string, Waiting>()
     const subscribers = new Set<{
@@ -171,6 +172,40 @@ export const makeFakeContainerd = (address: string) =>
       step()
     }
 
+    /** One blob, in pieces; refused unless it is what it is said to be. */
+    const write = (stream: http2.ServerHttp2Stream) => {
+      const answer = respond(stream)
+      const pieces: Array<Buffer> = []
+      onMessages(
+        stream,
+        (message) => {
+          const numbers = new Map<number, bigint>()
+          visitFields(message, (f) => numbers.set(f.number, f.varint))
+          const digest = stringField(message, 4)
+          if (pieces.length === 0 && blobs.has(digest))
+            return answer.end("6", `content ${digest}: already exists`)
+          pieces.push(Buffer.from(field(message, 6)))
+          const blob = Buffer.concat(pieces)
+          if (numbers.get(1) === 2n) {
+            const found = `sha256:${sha256(blob)}`
+            if (found !== digest)
+              return answer.end(
+                "9",
+                `unexpected commit digest ${found}, expected ${digest}: failed precondition`,
+              )
+            blobs.set(digest, blob)
+          }
+          answer.message(
+            new BinaryWriter()
+              .tag(1, 0)
+              .int32(Number(numbers.get(1)))
+              .finish(),
+          )
+        },
+        () => answer.end(),
+      )
+    }
+
     const subscribe = (stream: http2.ServerHttp2Stream, request: Uint8Array) => {
       const answer = respond(stream)
       const topics: Array<string> = []
@@ -217,6 +252,28 @@ export const makeFakeContainerd = (address: string) =>
       switch (method) {
         case "/containerd.services.images.v1.Images/List":
           return list([...images.values()].map(imageMessage))
+        case "/containerd.services.images.v1.Images/Create":
+        case "/containerd.services.images.v1.Images/Update": {
+          const image = field(request, 1)
+          const name = stringField(image, 1)
+          if (method.endsWith("Create") && images.has(name)) return [6, `image "${name}": already exists`]
+          const labels: Record<string, string> = {}
+          visitFields(image, (f) => {
+            if (f.number === 2) readMapEntry(f.bytes, labels)
+          })
+          images.set(name, { name, labels, digest: stringField(field(image, 3), 2) })
+          return request
+        }
+        case "/containerd.services.leases.v1.Leases/Create": {
+          const id = stringField(request, 1)
+          if (leases.has(id)) return [6, `lease "${id}": already exists`]
+          leases.add(id)
+          return new Uint8Array(0)
+        }
+        case "/containerd.services.leases.v1.Leases/Delete":
+          return leases.delete(stringField(request, 1))
+            ? new Uint8Array(0)
+            : [5, `lease "${stringField(request, 1)}": not found`]
         case "/containerd.services.images.v1.Images/Delete":
           images.delete(stringField(request, 1))
           return new Uint8Array(0)
@@ -261,6 +318,7 @@ export const makeFakeContainerd = (address: string) =>
       const method = String(headers[":path"])
       const namespace = String(headers["containerd-namespace"] ?? "")
       if (method.endsWith("Streaming/Stream")) return openStream(stream)
+      if (method.endsWith("Content/Write")) return write(stream)
       onMessages(stream, (request) => {
         if (method.endsWith("Transfer/Transfer")) return transfer(stream, request)
         if (method.endsWith("Events/Subscribe")) return subscribe(stream, request)

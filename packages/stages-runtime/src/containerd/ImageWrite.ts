@@ -1,0 +1,187 @@
+/**
+ * Writes the images of an archive into containerd's store: each blob by one call, then the image records.
+ *
+ * containerd's own import (`Transfer.ts`) takes any archive, as a stream of which it grants 64 KiB at a time, and
+ * looks for names and manifests itself. For an archive whose places are known this asks for a twentieth of the
+ * messages: boots wait for them (docs/performance.md). containerd checks each blob against its digest.
+ *
+ * Source: core/content/helpers.go, core/images/handlers.go (labels for the garbage collection) and
+ * core/transfer/local/import.go of containerd 2.4.
+ */
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type { ArchivedBlob, ArchivedImage, Layout } from "./ArchiveIndex.ts"
+import type { FileUnreadable, OpenFile } from "./ArchiveUpload.ts"
+import * as Content from "./Content.ts"
+import type { Grpc } from "./Grpc.ts"
+import { GrpcError } from "./GrpcStatus.ts"
+import * as Images from "./Images.ts"
+import * as Leases from "./Leases.ts"
+
+/** The archive does not hold what its manifests name; `reason` says which digest. */
+export class ArchiveDamaged extends Data.TaggedError("ArchiveDamaged")<{ readonly reason: string }> {}
+
+/** What is asked for. */
+export interface WriteRequest {
+  readonly namespace: string
+  readonly file: OpenFile
+  readonly layout: Layout
+  /** Labels of the image records. */
+  readonly labels: Readonly<Record<string, string>>
+  /** Tells this import from others; the same for the same archive, so that one that was cut short leaves nothing. */
+  readonly lease: string
+}
+
+// containerd takes messages of 16 MiB. An import holds two of these.
+const PIECE = 1024 * 1024
+const AT_ONCE = 2
+// The image specification asks registries to take manifests of 4 MiB.
+const MAX_MANIFEST = 4 * 1024 * 1024
+const TIMEOUT = "10 seconds"
+
+/** A blob of the archive, and what of it is said when it is not there. */
+interface Planned extends ArchivedBlob {
+  readonly digest: string
+  readonly what: string
+  readonly labels: Readonly<Record<string, string>>
+}
+
+const digestOf = (value: unknown): string | undefined => {
+  const digest = (value as { readonly digest?: unknown } | null | undefined)?.digest
+  return typeof digest === "string" ? digest : undefined
+}
+
+/** Config and layers of a manifest; undefined when it is something else, such as an index. */
+const parse = (text: string) => {
+  try {
+    const { config, layers } = JSON.parse(text) as { readonly config?: unknown; readonly layers?: unknown }
+    const digests = [config, ...(Array.isArray(layers) ? layers : [undefined])].map(digestOf)
+    const [first, ...rest] = digests.filter((digest) => digest !== undefined)
+    return first === undefined || rest.length + 1 < digests.length
+      ? undefined
+      : { config: first, layers: rest }
+  } catch {
+    return undefined
+  }
+}
+
+/** The blobs of an image, its manifest last; undefined when that is nothing that this can write. */
+const plan = (
+  { file, layout }: WriteRequest,
+  image: ArchivedImage,
+): Effect.Effect<ReadonlyArray<Planned> | undefined, FileUnreadable | ArchiveDamaged> =>
+  Effect.gen(function* () {
+    const blob = (digest: string, what: string, labels: Readonly<Record<string, string>> = {}) =>
+      Effect.suspend(() => {
+        const at = layout.blobs?.get(digest)
+        return at === undefined
+          ? Effect.fail(new ArchiveDamaged({ reason: `${what} ${digest} not found in it` }))
+          : Effect.succeed<Planned>({ ...at, digest, what, labels })
+      })
+    const manifest = yield* blob(image.digest, "manifest")
+    if (manifest.size > MAX_MANIFEST || image.name === undefined) return undefined
+    const content = Buffer.alloc(manifest.size)
+    yield* file.read(content, manifest.at)
+    const named = parse(content.toString("utf8"))
+    if (named === undefined) return undefined
+    const children = [
+      yield* blob(named.config, "config"),
+      ...(yield* Effect.forEach(named.layers, (digest) => blob(digest, "layer"))),
+    ]
+    // By these the garbage collection goes on from a manifest to what it names.
+    const labels = Object.fromEntries([
+      ["containerd.io/gc.ref.content.config", named.config],
+      ...named.layers.map((digest, index) => [`containerd.io/gc.ref.content.l.${index}`, digest]),
+    ]) as Readonly<Record<string, string>>
+    return [...children, { ...manifest, labels }]
+  })
+
+const writeBlob = (grpc: Grpc, { file, lease, namespace }: WriteRequest, blob: Planned) =>
+  Effect.gen(function* () {
+    const call = yield* grpc.open(Content.write, { namespace, lease })
+    const buffer = Buffer.allocUnsafe(Math.min(PIECE, blob.size))
+    let offset = 0
+    do {
+      const length = Math.min(PIECE, blob.size - offset)
+      const read = yield* file.read(buffer.subarray(0, length), blob.at + offset)
+      if (read < length) return yield* new ArchiveDamaged({ reason: `${blob.what} ${blob.digest} is cut` })
+      const { digest, labels, size: total } = blob
+      const data = buffer.subarray(0, length)
+      // A refusal closes the call: what it says comes with the answer.
+      yield* Effect.ignore(
+        call.send(
+          Content.encodeWriteRequest({ ref: `${lease}-${digest}`, digest, total, offset, data, labels }),
+        ),
+      )
+      if (Option.isNone(yield* call.receive)) {
+        const reason = `the upload of ${blob.digest} was ended before it was whole`
+        return yield* new GrpcError({
+          method: Content.write,
+          address: grpc.address,
+          code: "INTERNAL",
+          reason,
+        })
+      }
+      offset += length
+    } while (offset < blob.size)
+    yield* call.closeSend
+  }).pipe(
+    Effect.scoped,
+    Effect.catchIf(
+      (error) => error._tag === "GrpcError" && error.code === "ALREADY_EXISTS",
+      () => Effect.void,
+    ),
+    Effect.mapError((error) =>
+      error._tag === "GrpcError" && /unexpected commit (?:digest|size)/u.test(error.reason)
+        ? new ArchiveDamaged({ reason: `${blob.what} ${blob.digest} is not what its name says` })
+        : error,
+    ),
+  )
+
+const unlessThere = <A>(effect: Effect.Effect<A, GrpcError>, otherwise: Effect.Effect<A, GrpcError>) =>
+  Effect.catchIf(
+    effect,
+    ({ code }) => code === "ALREADY_EXISTS",
+    () => otherwise,
+  )
+
+/**
+ * Writes all named images of an archive. Undefined, with nothing written, when one of them is nothing that this can
+ * write: it has only a tag, or is an index of images for several platforms.
+ */
+export const write = (
+  grpc: Grpc,
+  request: WriteRequest,
+): Effect.Effect<ReadonlyArray<Images.Image> | undefined, FileUnreadable | ArchiveDamaged | GrpcError> =>
+  Effect.gen(function* () {
+    const { labels, layout, lease, namespace } = request
+    const options = { namespace, timeout: TIMEOUT } as const
+    const blobs = new Map<string, Planned>()
+    const records: Array<Images.NewImage> = []
+    if (layout.blobs === undefined) return undefined
+    for (const image of layout.images) {
+      const own = yield* plan(request, image)
+      if (own === undefined || image.name === undefined) return undefined
+      for (const blob of own) blobs.set(blob.digest, blob)
+      const { annotations, digest, mediaType, name, size } = image
+      records.push({ name, labels, digest, mediaType, size, annotations })
+    }
+    if (records.length === 0) return undefined
+    const call = (method: string, message: Uint8Array) =>
+      grpc.unary(method, message, () => undefined, options)
+    yield* Effect.acquireRelease(
+      // One that is there was left by an import of this archive that was cut short.
+      unlessThere(call(Leases.create, Leases.encodeRequest(lease)), Effect.succeed(undefined)),
+      () => Effect.ignore(call(Leases.remove, Leases.encodeRequest(lease))),
+    )
+    yield* Effect.forEach(blobs.values(), (blob) => writeBlob(grpc, request, blob), {
+      concurrency: AT_ONCE,
+      discard: true,
+    })
+    for (const record of records) {
+      const message = Images.encodeImageRequest(record)
+      yield* unlessThere(call(Images.create, message), call(Images.update, message))
+    }
+    return records.map(({ digest, labels: own, name }) => ({ name, digest, labels: own }))
+  }).pipe(Effect.scoped)
