@@ -1,5 +1,5 @@
 /** containerd.services.content.v1.Content (api/services/content/v1/content.proto). */
-import { BinaryWriter, text, visitFields, writeBytes, writeMap, writeString } from "./Proto.ts"
+import { BinaryWriter, text, visitFields, writeMap, writeString } from "./Proto.ts"
 
 export const info = "/containerd.services.content.v1.Content/Info"
 export const read = "/containerd.services.content.v1.Content/Read"
@@ -42,25 +42,27 @@ export interface Piece {
   /** Of the whole blob, bytes. */
   readonly total: number
   readonly offset: number
-  readonly data: Uint8Array
+  /** Bytes of the blob in this piece. */
+  readonly length: number
   /** Of the blob; sent with its last piece. */
   readonly labels: Readonly<Record<string, string>>
 }
 
 const WRITE = 1
 const COMMIT = 2
+const DATA = 6
 
 /**
- * WriteContentRequest: action = 1, ref = 2, total = 3, expected = 4, offset = 5, data = 6, labels = 7. The last
- * piece commits the blob, which containerd refuses unless digest and size are those.
+ * WriteContentRequest up to its data, which are to follow: action = 1, ref = 2, total = 3, expected = 4, offset = 5,
+ * data = 6, labels = 7. The last piece commits the blob, which containerd refuses unless digest and size are those.
  */
-export const encodeWriteRequest = ({ data, digest, labels, offset, ref, total }: Piece): Uint8Array => {
-  const last = offset + data.length >= total
+export const encodeWriteHead = ({ digest, labels, length, offset, ref, total }: Piece): Uint8Array => {
+  const last = offset + length >= total
   const writer = new BinaryWriter().tag(1, 0).int32(last ? COMMIT : WRITE)
   writeString(writer, 2, ref)
   writer.tag(3, 0).int64(total)
   writeString(writer, 4, digest)
   if (offset > 0) writer.tag(5, 0).int64(offset)
-  writeBytes(writer, 6, data)
-  return (last ? writeMap(writer, 7, labels) : writer).finish()
+  if (last) writeMap(writer, 7, labels)
+  return writer.tag(DATA, 2).uint32(length).finish()
 }

@@ -15,6 +15,23 @@ export const encodeFrame = (message: Uint8Array): Uint8Array => {
   return frame
 }
 
+/**
+ * Puts the frame of a message that is `head` and then `length` bytes into `buffer`, but for those bytes: `payload` is
+ * where they belong, `frame` all of it. Undefined when the buffer is too small.
+ */
+export const frameAround = (
+  buffer: Uint8Array,
+  head: Uint8Array,
+  length: number,
+): { readonly frame: Uint8Array; readonly payload: Uint8Array } | undefined => {
+  const at = headerBytes + head.length
+  if (at + length > buffer.length) return undefined
+  buffer[0] = 0
+  new DataView(buffer.buffer, buffer.byteOffset).setUint32(1, head.length + length)
+  buffer.set(head, headerBytes)
+  return { frame: buffer.subarray(0, at + length), payload: buffer.subarray(at, at + length) }
+}
+
 /** What one chunk of bytes gave: zero or more whole messages, and why the rest can not be read. */
 export interface Decoded {
   readonly messages: ReadonlyArray<Uint8Array>

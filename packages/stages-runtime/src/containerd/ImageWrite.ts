@@ -15,6 +15,7 @@ import type { ArchivedBlob, ArchivedImage, Layout } from "./ArchiveIndex.ts"
 import type { FileUnreadable, OpenFile } from "./ArchiveUpload.ts"
 import * as Content from "./Content.ts"
 import type { Grpc } from "./Grpc.ts"
+import { frameAround } from "./GrpcFrame.ts"
 import { GrpcError } from "./GrpcStatus.ts"
 import * as Images from "./Images.ts"
 import * as Leases from "./Leases.ts"
@@ -33,9 +34,11 @@ export interface WriteRequest {
   readonly lease: string
 }
 
-// containerd takes messages of 16 MiB. An import holds two of these.
-const PIECE = 1024 * 1024
-const AT_ONCE = 2
+// Of a blob in one message. An import has one buffer for them, because what is outside of V8's heap stays until a
+// collection.
+const PIECE = 256 * 1024
+// Labels of a manifest take some 140 bytes for each layer, of which there may be 127.
+const HEAD = 32 * 1024
 // The image specification asks registries to take manifests of 4 MiB.
 const MAX_MANIFEST = 4 * 1024 * 1024
 const TIMEOUT = "10 seconds"
@@ -97,34 +100,33 @@ const plan = (
     return [...children, { ...manifest, labels }]
   })
 
-const writeBlob = (grpc: Grpc, { file, lease, namespace }: WriteRequest, blob: Planned) =>
+const writeBlob = (grpc: Grpc, { file, lease, namespace }: WriteRequest, blob: Planned, buffer: Uint8Array) =>
   Effect.gen(function* () {
+    const { digest, labels, size: total, what } = blob
+    const failed = (reason: string) =>
+      new GrpcError({ method: Content.write, address: grpc.address, code: "INTERNAL", reason })
     const call = yield* grpc.open(Content.write, { namespace, lease })
-    const buffer = Buffer.allocUnsafe(Math.min(PIECE, blob.size))
     let offset = 0
     do {
-      const length = Math.min(PIECE, blob.size - offset)
-      const read = yield* file.read(buffer.subarray(0, length), blob.at + offset)
-      if (read < length) return yield* new ArchiveDamaged({ reason: `${blob.what} ${blob.digest} is cut` })
-      const { digest, labels, size: total } = blob
-      const data = buffer.subarray(0, length)
+      const length = Math.min(PIECE, total - offset)
+      const head = Content.encodeWriteHead({
+        ref: `${lease}-${digest}`,
+        digest,
+        total,
+        offset,
+        length,
+        labels,
+      })
+      const framed = frameAround(buffer, head, length)
+      if (framed === undefined) return yield* failed(`the labels of ${digest} are too long`)
+      const read = yield* file.read(framed.payload, blob.at + offset)
+      if (read < length) return yield* new ArchiveDamaged({ reason: `${what} ${digest} is cut` })
       // A refusal closes the call: what it says comes with the answer.
-      yield* Effect.ignore(
-        call.send(
-          Content.encodeWriteRequest({ ref: `${lease}-${digest}`, digest, total, offset, data, labels }),
-        ),
-      )
-      if (Option.isNone(yield* call.receive)) {
-        const reason = `the upload of ${blob.digest} was ended before it was whole`
-        return yield* new GrpcError({
-          method: Content.write,
-          address: grpc.address,
-          code: "INTERNAL",
-          reason,
-        })
-      }
+      yield* Effect.ignore(call.sendFrame(framed.frame))
+      if (Option.isNone(yield* call.receive))
+        return yield* failed(`the upload of ${digest} was ended before it was whole`)
       offset += length
-    } while (offset < blob.size)
+    } while (offset < total)
     yield* call.closeSend
   }).pipe(
     Effect.scoped,
@@ -175,10 +177,8 @@ export const write = (
       unlessThere(call(Leases.create, Leases.encodeRequest(lease)), Effect.succeed(undefined)),
       () => Effect.ignore(call(Leases.remove, Leases.encodeRequest(lease))),
     )
-    yield* Effect.forEach(blobs.values(), (blob) => writeBlob(grpc, request, blob), {
-      concurrency: AT_ONCE,
-      discard: true,
-    })
+    const buffer = Buffer.allocUnsafeSlow(HEAD + PIECE)
+    for (const blob of blobs.values()) yield* writeBlob(grpc, request, blob, buffer)
     for (const record of records) {
       const message = Images.encodeImageRequest(record)
       yield* unlessThere(call(Images.create, message), call(Images.update, message))

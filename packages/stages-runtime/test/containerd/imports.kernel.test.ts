@@ -26,7 +26,7 @@ interface Pass {
 const pass = (address: string, directory: string): Effect.Effect<Pass> =>
   Effect.promise(async () => {
     const script = path.join(import.meta.dirname, "support/importer.ts")
-    const like = ["--max-semi-space-size=2", "--initial-heap-size=16"]
+    const like = ["--max-semi-space-size=2"]
     const args = [...like, "--conditions=@kios/source", script, address, directory]
     const { stdout } = await promisify(execFile)(process.execPath, args)
     return JSON.parse(stdout) as Pass
@@ -82,7 +82,7 @@ describe.skipIf(binary === undefined)("images by the dozen", () => {
         }
         record("image-imports", { figures })
         if (process.env["KIOS_TEST_VERBOSE"] !== undefined) console.log(figures)
-        // The young generation is 6 MiB, and one chunk of 64 KiB is on its way at a time.
+        // The young generation is 6 MiB, and a buffer of a quarter of a MiB is for each import.
         assert.isBelow(Math.max(...peaks), 32 * MIB, JSON.stringify(figures))
       }),
     300_000,
