@@ -37,6 +37,8 @@ export interface MountCall {
   readonly flags: ReadonlyArray<MountFlag>
   /** The filesystem's own options, comma-separated (`mode=0755,size=64M`). */
   readonly options?: string
+  /** All that it touches is in RAM (default: unknown). It is made at once then, and no worker is waited for. */
+  readonly inRam?: boolean
 }
 
 /** Commands of reboot(2), without their `LINUX_REBOOT_CMD_` prefix. */
@@ -211,7 +213,10 @@ export interface InputEvent {
 
 /** The operations behind {@link Kernel}. */
 export interface KernelShape {
-  /** mount(2). Runs off the event loop: a device may be slow. */
+  /**
+   * mount(2). Runs off the event loop, because a device may be slow; in place where there is none: a filesystem of
+   * the kernel's own (proc, tmpfs, cgroup2 and their like), and what is said to be in RAM.
+   */
   readonly mount: (call: MountCall) => Effect.Effect<void, KernelError>
   /** umount2(2). Runs off the event loop. */
   readonly umount: (target: string, flags?: ReadonlyArray<UmountFlag>) => Effect.Effect<void, KernelError>

@@ -50,7 +50,8 @@ export const strict: ReadonlyArray<MountFlag> = ["MS_NOSUID", "MS_NODEV", "MS_NO
 /**
  * Makes one mount; its mount point must be there. `below` is put before the
  * target, for a root that is still being built. When the second call of a bind
- * fails, the bind is taken back.
+ * fails, the bind is taken back. `inRam` says so of a bind's source
+ * (`MountCall.inRam` of `@kios/core/Kernel`).
  *
  * @example
  * ```ts
@@ -69,6 +70,7 @@ export const strict: ReadonlyArray<MountFlag> = ["MS_NOSUID", "MS_NODEV", "MS_NO
 export const mountOne = Effect.fnUntraced(function* (
   row: MountRow,
   below = "",
+  inRam = false,
 ): Effect.fn.Return<void, KernelError, Kernel> {
   const kernel = yield* Kernel
   const { flags, fstype, options, source } = row
@@ -77,9 +79,9 @@ export const mountOne = Effect.fnUntraced(function* (
     yield* kernel.mount({ source, target, fstype, flags, ...(options === undefined ? {} : { options }) })
     return
   }
-  yield* kernel.mount({ source, target, fstype: "none", flags: ["MS_BIND"] })
+  yield* kernel.mount({ source, target, fstype: "none", flags: ["MS_BIND"], inRam })
   yield* Effect.onError(
-    kernel.mount({ source: "none", target, fstype: "none", flags: ["MS_REMOUNT", ...flags] }),
+    kernel.mount({ source: "none", target, fstype: "none", flags: ["MS_REMOUNT", ...flags], inRam }),
     () => Effect.ignore(kernel.umount(target, ["MNT_DETACH"])),
   )
 })

@@ -11,7 +11,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { Kernel } from "@kios/core/Kernel"
+import { Kernel, type MountCall } from "@kios/core/Kernel"
 import * as Stage from "@kios/core/Stage"
 import { MountedRoot } from "@kios/core/capabilities/MountedRoot"
 import { mountOne, type MountRow, strict } from "./MountTable.ts"
@@ -121,11 +121,13 @@ export const switchRoot = Effect.fnUntraced(function* (options: RootSwitchOption
   const kernel = yield* Kernel
   const [root, ...binds] = rows(options)
   const readOnly = Object.keys(options.keep)
+  // The image is in RAM, and so is all that is mounted here.
+  const mount = (call: Omit<MountCall, "fstype">) => kernel.mount({ ...call, fstype: "none", inRam: true })
   yield* kernel.makeDirectory(NEW_ROOT)
   yield* mountOne({ ...root, flags: strict }, NEW_ROOT)
   for (const bind of binds) {
     yield* kernel.makeDirectory(`${NEW_ROOT}${bind.target}`)
-    yield* mountOne(bind, NEW_ROOT)
+    yield* mountOne(bind, NEW_ROOT, true)
   }
   for (const directory of options.directories) yield* kernel.makeDirectory(`${NEW_ROOT}${directory}`)
   for (const [path, target] of Object.entries(options.links))
@@ -138,20 +140,15 @@ export const switchRoot = Effect.fnUntraced(function* (options: RootSwitchOption
     )
   }
   // Without MS_BIND: the filesystem that all of the binds share.
-  yield* kernel.mount({
-    source: "none",
-    target: "/",
-    fstype: "none",
-    flags: ["MS_REMOUNT", "MS_RDONLY"],
-  })
+  yield* mount({ source: "none", target: "/", flags: ["MS_REMOUNT", "MS_RDONLY"] })
   yield* kernel.chdir(NEW_ROOT)
-  yield* kernel.mount({ source: ".", target: "/", fstype: "none", flags: ["MS_MOVE"] })
+  yield* mount({ source: ".", target: "/", flags: ["MS_MOVE"] })
   yield* kernel.chroot(".")
   yield* kernel.chdir("/")
-  yield* kernel.mount({ source: "none", target: "/", fstype: "none", flags: ["MS_REMOUNT", ...root.flags] })
+  yield* mount({ source: "none", target: "/", flags: ["MS_REMOUNT", ...root.flags] })
   // After the move, which a shared parent would refuse: pods that ask for
   // Bidirectional mount propagation need it, and later mounts inherit it.
-  yield* kernel.mount({ source: "none", target: "/", fstype: "none", flags: ["MS_REC", "MS_SHARED"] })
+  yield* mount({ source: "none", target: "/", flags: ["MS_REC", "MS_SHARED"] })
   return { readOnly }
 })
 

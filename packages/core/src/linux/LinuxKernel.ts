@@ -2,8 +2,8 @@
  * The live {@link Kernel}: libc by koffi for what Node has no call for,
  * `node:fs` and `node:child_process` for the rest.
  *
- * Calls that can wait for a device (mount, umount, loading a module, sync) run
- * on libuv's pool, so that PID 1's loop keeps turning. Everything else touches
+ * Calls that can wait for a device (a mount of one, umount, loading a module, sync)
+ * run on libuv's pool, so that PID 1's loop keeps turning. Everything else touches
  * memory only and is called in place, which is cheaper than a thread's hop.
  */
 import * as Effect from "effect/Effect"
@@ -34,6 +34,9 @@ const flagBits = <F extends string>(table: Readonly<Record<F, number>>, flags: R
 
 const cString = (text: string): Uint8Array => Buffer.from(`${text}\0`)
 
+// Their mounts touch memory only. Not pstore: it reads what the firmware keeps.
+const ownFilesystems = new Set("proc sysfs tmpfs devtmpfs devpts cgroup2 securityfs bpf tracefs".split(" "))
+
 type ErrorAbout = Omit<ConstructorParameters<typeof KernelError>[0], "syscall" | "errno">
 
 /**
@@ -63,6 +66,7 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
         : Effect.succeed(result.value)
     })
 
+  /** In a worker thread. The way there and back costs an emulated machine ten times what a quick call does. */
   const offLoop = (
     about: ErrorAbout & { readonly syscall?: string },
     name: libc.LibcFunction,
@@ -229,20 +233,22 @@ export const make = (options: LinuxKernelOptions = {}): KernelShape => {
     )
 
   return Kernel.of({
-    mount: (call) =>
-      offLoop(
-        {
-          path: call.target,
-          args: {
-            source: call.source,
-            fstype: call.fstype,
-            flags: call.flags.join("|") || "0",
-            ...(call.options === undefined ? {} : { options: call.options }),
-          },
+    mount: (call) => {
+      const { flags, fstype, options, source, target } = call
+      const about = {
+        path: target,
+        args: {
+          source,
+          fstype,
+          flags: flags.join("|") || "0",
+          ...(options === undefined ? {} : { options }),
         },
-        "mount",
-        [call.source, call.target, call.fstype, flagBits(abi.mountFlags, call.flags), call.options ?? null],
-      ),
+      }
+      const args = [source, target, fstype, flagBits(abi.mountFlags, flags), options ?? null] as const
+      return call.inRam === true || ownFilesystems.has(fstype)
+        ? Effect.asVoid(inPlace(about, "mount", ...args))
+        : offLoop(about, "mount", args)
+    },
     umount: (target, flags = []) =>
       offLoop({ path: target, args: { flags: flags.join("|") || "0" } }, "umount2", [
         target,
