@@ -83,6 +83,8 @@ export const seaConfig = (main: string, output: string) => ({
     "--no-warnings",
     // Loading node:tls, which node:http2 needs, would parse the certificates of 150 authorities. Init asks none of them.
     "--use-openssl-ca",
+    // One thread beside the main one for V8's compiler and collector, where four would wait: a MiB of memory.
+    "--v8-pool-size=1",
     "--max-semi-space-size=2",
     // A leak in init ends init, in a way that is told, before it takes the memory of pods: MiB, some eight times what it needs.
     "--max-old-space-size=128",
@@ -91,24 +93,26 @@ export const seaConfig = (main: string, output: string) => ({
 })
 
 /**
- * The program that runs a bundle with all of its functions compiled, and not
- * each at its first call: in a snapshot they keep what they were compiled to.
- * Only `compileFunction` honours V8's option; `new Function` stays lazy.
+ * The program that runs the bundle `name`, which is beside it, with all of its functions compiled, and not each at its
+ * first call: in a snapshot they keep what they were compiled to. Only `compileFunction` honours V8's option; `new
+ * Function` stays lazy. The bundle is read and not quoted, so that its text is in the snapshot once.
  *
  * @example
  * ```ts
  * import * as Seal from "@kios/distro/image/Seal"
+ * import * as fs from "node:fs"
  *
- * const script = Seal.eager("module.exports = () => 1", "init.cjs")
+ * const write = () => fs.writeFileSync("dist/init.eager.cjs", Seal.eager("init.cjs"))
  * ```
  */
-export const eager = (bundled: string, name: string): string =>
+export const eager = (name: string): string =>
   [
     `const v8 = require("node:v8")`,
-    `v8.setFlagsFromString("--no-lazy")`,
-    `const source = ${JSON.stringify(bundled)}`,
+    `const name = ${JSON.stringify(name)}`,
+    `const read = () => require("node:fs").readFileSync(require("node:path").join(__dirname, name), "utf8")`,
     `const parameters = ["exports", "require", "module", "__filename", "__dirname"]`,
-    `const program = require("node:vm").compileFunction(source, parameters, { filename: ${JSON.stringify(name)} })`,
+    `v8.setFlagsFromString("--no-lazy")`,
+    `const program = require("node:vm").compileFunction(read(), parameters, { filename: name })`,
     `v8.setFlagsFromString("--lazy")`,
     `const module_ = { exports: {} }`,
     `program(module_.exports, require, module_, __filename, __dirname)`,
@@ -188,7 +192,7 @@ export const seal = Effect.fn("Seal.seal")(function* (options: SealOptions) {
   const needs = options.locales === true ? null : NEEDS_LOCALES.exec(source)
   if (needs !== null) return yield* new LocalesNeeded({ entry: options.entry, found: needs[0] })
   const whole = path.join(options.directory, "init.eager.cjs")
-  yield* fileOperation("write", whole, () => fs.writeFileSync(whole, eager(source, "init.cjs")))
+  yield* fileOperation("write", whole, () => fs.writeFileSync(whole, eager(path.basename(script))))
   yield* fileOperation("write", config, () =>
     fs.writeFileSync(config, JSON.stringify(seaConfig(whole, blob))),
   )
