@@ -44,7 +44,7 @@ export const build = Effect.fnUntraced(
     const wanted =
       name === "kios"
         ? ours
-        : yield* FloorImage.of(ours, path.join(directory, "build", `floor-files${variant}`))
+        : yield* FloorImage.of(ours, path.join(directory, "build", `floor-files-${full}`))
     const built = yield* Build.build({ recipe: wanted, output: path.join(directory, `${full}.efi`) })
     output.line(
       `= ${built.efi}  ${megabytes(built.bytes)}, unpacked ${megabytes(built.initramfs.uncompressedBytes)}`,

@@ -82,7 +82,7 @@
 #define TASKS "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
 #define POLL_MS 10
 #define OPEN_FILES 1048576
-#define PODS 64
+#define PODS 128
 #define TIGHT (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 #ifdef NAMESPACE
@@ -496,7 +496,9 @@ static void tell_pods(void) {
     for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
         int i = 0;
         while (i < seen_count && strcmp(seen[i], entry->d_name) != 0) i++;
-        if (entry->d_name[0] == '.' || i < seen_count || i == 2 * PODS || told_count == PODS) continue;
+        if (entry->d_name[0] == '.' || i < seen_count) continue;
+        errno = ENOSPC;
+        if (i == 2 * PODS || told_count == PODS) die("more pods than", "PODS");
         if (strlen(entry->d_name) >= sizeof *seen || !task_runs(dirfd(directory), entry->d_name)) continue;
         strcpy(seen[seen_count++], entry->d_name);
         char pod[324];

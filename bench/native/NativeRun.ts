@@ -84,7 +84,8 @@ export const run = (trees: NativeTrees, image: "kios" | "floor"): Effect.Effect<
           resume(
             Effect.succeed({
               seconds: Number(end[0] - start[0]) / 1e9,
-              processorSeconds: Number(end[1]) / 1e9,
+              // PID 1 was a shell and the launcher before.
+              processorSeconds: Number(end[1] - start[1]) / 1e9,
             }),
           ),
         )
@@ -100,12 +101,16 @@ export const run = (trees: NativeTrees, image: "kios" | "floor"): Effect.Effect<
       answer = then
       clearTimeout(timer)
       server.close()
-      if (ended) finish()
-      else child?.kill("SIGKILL")
+      if (ended || child === undefined) finish()
+      else child.kill("SIGKILL")
     }
+    let finished = false
+    const whenFinished = new Set<() => void>()
     const finish = () => {
       remove(group)
+      finished = true
       answer?.()
+      for (const done of whenFinished) done()
     }
     const timer = setTimeout(
       () => settle(() => failed(`nothing in ${LIMIT_MS / 1000} s; it said: ${said.slice(-2000)}`)),
@@ -113,6 +118,7 @@ export const run = (trees: NativeTrees, image: "kios" | "floor"): Effect.Effect<
     )
     server.on("error", (error) => settle(() => failed(error.message)))
     server.listen(`\0${trees.socket}`, () => {
+      if (answer !== undefined) return
       const args = ["-c", script, "sh", trees[image], root, trees.launcher, inner]
       child = execFile("sh", args, (error, stdout, stderr) => {
         ended = true
@@ -122,16 +128,24 @@ export const run = (trees: NativeTrees, image: "kios" | "floor"): Effect.Effect<
         else finish()
       })
     })
-    return Effect.sync(() => settle(() => {}))
+    return Effect.callback<void>((done) => {
+      settle(() => {})
+      if (finished) done(Effect.void)
+      else whenFinished.add(() => done(Effect.void))
+    })
   })
 
-/** Removes a cgroup and those below it, which are empty; a process that is just gone holds one for a moment. */
+// A process that is just gone holds its group for a moment.
+const TRIES = 1000
+
+/** Removes a cgroup and those below it, which are empty. */
 const remove = (group: string): void => {
-  try {
-    for (const entry of fs.readdirSync(group, { withFileTypes: true }))
-      if (entry.isDirectory()) remove(path.join(group, entry.name))
-    fs.rmdirSync(group)
-  } catch {
-    // The next run uses it again.
-  }
+  for (const entry of fs.readdirSync(group, { withFileTypes: true }))
+    if (entry.isDirectory()) remove(path.join(group, entry.name))
+  for (let left = TRIES; left > 0; left--)
+    try {
+      return fs.rmdirSync(group)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EBUSY") return
+    }
 }

@@ -7,7 +7,7 @@
  *
  * A stamp is a line "NAME NANOSECONDS PROCESSOR", sent to the abstract stream socket whose name is the first line of
  * /lib/kios/bench-socket. NANOSECONDS is CLOCK_MONOTONIC, PROCESSOR the processor time in nanoseconds that the threads
- * of PID 1 have had until then (/proc/PID/task/TID/schedstat; 0 where /proc is not mounted yet).
+ * of PID 1 have had until then: its own clock at the start, when there is no /proc, then /proc/1/task/TID/schedstat.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -30,6 +30,9 @@ static _Noreturn void die(const char *what) {
 }
 
 static unsigned long long processor_time(void) {
+    struct timespec own;
+    if (getpid() == 1 && clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &own) == 0)
+        return (unsigned long long)own.tv_sec * 1000000000ULL + (unsigned long long)own.tv_nsec;
     unsigned long long sum = 0;
     DIR *tasks = opendir("/proc/1/task");
     if (tasks == NULL) return 0;

@@ -37,6 +37,12 @@ describe("the native bench", () => {
           assert.isAbove(processorSeconds, 0)
         }
         assert.strictEqual(fs.readFileSync("/proc/self/mountinfo", "utf8"), mounts)
+        const groups = fs
+          .readFileSync("/proc/self/mounts", "utf8")
+          .split("\n")
+          .map((line) => line.split(" "))
+        const [, root = ""] = groups.find(([, , fstype]) => fstype === "cgroup2") ?? []
+        assert.notInclude(fs.readdirSync(root).join(" "), "kios-bench-")
         assert.notInclude(
           fs.readdirSync(new URL("../native", import.meta.url)).join(" "),
           ".init-",

@@ -112,7 +112,7 @@ const cmdline = [
   "panic=10",
   // tmpfs as rootfs stops at half of the memory; ramfs does not.
   "rootfstype=ramfs",
-  // 2 MiB of memory at once only for who asks for it: else what a daemon gave back is taken again (docs/resources.md).
+  // 2 MiB of memory at once only for who asks for it: else what a daemon gave back is taken again (docs/soak.md).
   "transparent_hugepage=madvise",
   // Kernel hardening; see docs/security.md.
   "slab_nomerge",

@@ -62,7 +62,7 @@ const SENTINEL = "NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2"
  *
  * Many options of V8 are not for here: with them it does not trust the code that
  * Node's own modules bring compiled, and compiles each of them at boot
- * (docs/performance.md; `Seal.unit.test.ts` fails when one of them is added).
+ * (docs/performance.md; `startup.unit.test.ts` fails when one of them is added).
  *
  * @example
  * ```ts
@@ -81,7 +81,8 @@ export const seaConfig = (main: string, output: string) => ({
   execArgv: [
     "--disable-sigusr1",
     "--no-warnings",
-    // Loading node:tls, which node:http2 needs, would parse the certificates of 150 authorities. Init asks none of them.
+    // Loading node:tls, which node:http2 needs, would parse the certificates of 150 authorities. Init asks none of them;
+    // a stage that speaks TLS has to say whom it trusts (`ca`).
     "--use-openssl-ca",
     // One thread beside the main one for V8's compiler and collector, where four would wait: a MiB of memory.
     "--v8-pool-size=1",

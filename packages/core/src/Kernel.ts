@@ -215,7 +215,7 @@ export interface InputEvent {
 export interface KernelShape {
   /**
    * mount(2). Runs off the event loop, because a device may be slow; in place where there is none: a filesystem of
-   * the kernel's own (proc, tmpfs, cgroup2 and their like), and what is said to be in RAM.
+   * the kernel's own (proc, tmpfs and their like), and what is said to be in RAM.
    */
   readonly mount: (call: MountCall) => Effect.Effect<void, KernelError>
   /** umount2(2). Runs off the event loop. */

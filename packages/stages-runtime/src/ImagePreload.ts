@@ -38,7 +38,7 @@ export const DIRECTORY = "/lib/kios/images"
  */
 export const DATA_DIRECTORY = "/run/kios/data/data/images"
 
-// An import holds a chunk of 64 KiB: its memory is not what limits this.
+// An import holds a quarter of a MiB: its memory is not what limits this.
 const OWN_AT_ONCE = 4
 
 // containerd died or was restarted during the import: that is no fault of the archive.

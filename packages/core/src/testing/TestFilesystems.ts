@@ -166,7 +166,6 @@ export const make = (sources: FilesystemSources): Readonly<Record<string, Type>>
         "nsdelegate",
         "memory_recursiveprot",
         "favordynmods",
-        "favordynmods",
         "memory_localevents",
         "pids_localevents",
       ])

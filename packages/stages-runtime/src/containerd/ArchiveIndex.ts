@@ -95,6 +95,8 @@ interface Entry extends ArchivedBlob {
   readonly name: string
 }
 
+const isIndex = ({ name }: Entry): boolean => name === "index.json"
+
 /** The files of a tar, and whether each of them has its own name: what follows a header of another kind (pax) may not. */
 const filesOf = (
   file: OpenFile,
@@ -110,12 +112,19 @@ const filesOf = (
       const read = yield* file.read(header, at)
       // Zeros are the end.
       if (read === block && header[0] === 0 && files.length > 0) break
-      if (read < block || field(header, 257, 262) !== "ustar") return undefined
       const size = sizeOf(header)
-      if (!Number.isSafeInteger(size) || size < 0 || at + block + size > file.size) return undefined
+      const isHeader = read === block && field(header, 257, 262) === "ustar"
+      if (!isHeader || !Number.isSafeInteger(size) || size < 0 || at + block + size > file.size) {
+        // What is behind index.json is not needed to know the images.
+        if (!files.some(isIndex)) return undefined
+        plain = false
+        break
+      }
       const type = header[156]!
       const isFile = type === 0 || type === FILE
-      const name = field(header, 0, 100).replace(/^\.\//u, "")
+      const prefix = field(header, 345, 500)
+      const own = field(header, 0, 100)
+      const name = (prefix === "" ? own : `${prefix}/${own}`).replace(/^\.\//u, "")
       if (isFile) files.push({ name, at: at + block, size })
       else if (type !== DIRECTORY) plain = false
       at += block + Math.ceil(size / block) * block
@@ -130,7 +139,7 @@ const filesOf = (
 export const readLayout = (file: OpenFile): Effect.Effect<Layout | undefined, FileUnreadable> =>
   Effect.gen(function* () {
     const found = yield* filesOf(file)
-    const index = found?.files.find(({ name }) => name === "index.json")
+    const index = found?.files.find(isIndex)
     if (found === undefined || index === undefined || index.size > maxIndexBytes) return undefined
     const content = Buffer.alloc(index.size)
     if ((yield* file.read(content, index.at)) < index.size) return undefined

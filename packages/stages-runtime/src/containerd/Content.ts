@@ -1,9 +1,10 @@
 /** containerd.services.content.v1.Content (api/services/content/v1/content.proto). */
-import { BinaryWriter, text, visitFields, writeMap, writeString } from "./Proto.ts"
+import { BinaryWriter, text, visitFields, writeBytes, writeMap, writeString } from "./Proto.ts"
 
 export const info = "/containerd.services.content.v1.Content/Info"
 export const read = "/containerd.services.content.v1.Content/Read"
 export const write = "/containerd.services.content.v1.Content/Write"
+export const update = "/containerd.services.content.v1.Content/Update"
 
 /** InfoRequest: digest = 1. ReadContentRequest: digest = 1; offset and size left out mean all of it. */
 export const encodeDigestRequest = (digest: string): Uint8Array =>
@@ -65,4 +66,12 @@ export const encodeWriteHead = ({ digest, labels, length, offset, ref, total }: 
   if (offset > 0) writer.tag(5, 0).int64(offset)
   if (last) writeMap(writer, 7, labels)
   return writer.tag(DATA, 2).uint32(length).finish()
+}
+
+/** UpdateRequest: info = 1 (Info: digest = 1, labels = 5), update_mask = 2 (FieldMask: paths = 1). Other labels stay. */
+export const encodeUpdateRequest = (digest: string, labels: Readonly<Record<string, string>>): Uint8Array => {
+  const info = writeMap(writeString(new BinaryWriter(), 1, digest), 5, labels)
+  const mask = new BinaryWriter()
+  for (const key of Object.keys(labels)) writeString(mask, 1, `labels.${key}`)
+  return writeBytes(writeBytes(new BinaryWriter(), 1, info.finish()), 2, mask.finish()).finish()
 }

@@ -44,7 +44,8 @@ export interface ImportedImage {
 }
 
 /**
- * The archive was not imported. containerd is as it was before, but for blobs that its next clean-up removes.
+ * The archive was not imported. containerd is as it was before, but for blobs that its next clean-up removes, and for
+ * those of the archive's images that had been saved already.
  *
  * @example
  * ```ts
@@ -171,7 +172,7 @@ export const importImage = (
         file,
         layout,
         labels: request.labels ?? {},
-        lease: `kios-import-${request.archive.replaceAll(/[^\w.-]+/gu, "-")}`,
+        lease: streamId("import"),
       })
       if (written !== undefined) return written.map(({ digest, name }): ImportedImage => ({ name, digest }))
     }

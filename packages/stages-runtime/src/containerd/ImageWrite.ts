@@ -8,6 +8,7 @@
  * Source: core/content/helpers.go, core/images/handlers.go (labels for the garbage collection) and
  * core/transfer/local/import.go of containerd 2.4.
  */
+import * as Clock from "effect/Clock"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -30,15 +31,18 @@ export interface WriteRequest {
   readonly layout: Layout
   /** Labels of the image records. */
   readonly labels: Readonly<Record<string, string>>
-  /** Tells this import from others; the same for the same archive, so that one that was cut short leaves nothing. */
+  /** Name of the lease, which no other import has. */
   readonly lease: string
 }
 
 // Of a blob in one message. An import has one buffer for them, because what is outside of V8's heap stays until a
 // collection.
 const PIECE = 256 * 1024
-// Labels of a manifest take some 140 bytes for each layer, of which there may be 127.
+// What is before the bytes; most of it are the labels of a manifest.
 const HEAD = 32 * 1024
+// A label for each layer, of some 150 bytes. Images of Docker have 127 at most.
+const MAX_LAYERS = 200
+const LEASE_HOURS = 24
 // The image specification asks registries to take manifests of 4 MiB.
 const MAX_MANIFEST = 4 * 1024 * 1024
 const TIMEOUT = "10 seconds"
@@ -84,10 +88,13 @@ const plan = (
       })
     const manifest = yield* blob(image.digest, "manifest")
     if (manifest.size > MAX_MANIFEST || image.name === undefined) return undefined
+    // A complete name, as containerd takes it for one; a tag alone is its own business.
+    if (!/[/:@]/u.test(image.name) || image.mediaType === "") return undefined
     const content = Buffer.alloc(manifest.size)
-    yield* file.read(content, manifest.at)
+    if ((yield* file.read(content, manifest.at)) < manifest.size)
+      return yield* new ArchiveDamaged({ reason: `manifest ${image.digest} is cut` })
     const named = parse(content.toString("utf8"))
-    if (named === undefined) return undefined
+    if (named === undefined || named.layers.length > MAX_LAYERS) return undefined
     const children = [
       yield* blob(named.config, "config"),
       ...(yield* Effect.forEach(named.layers, (digest) => blob(digest, "layer"))),
@@ -100,13 +107,19 @@ const plan = (
     return [...children, { ...manifest, labels }]
   })
 
-const writeBlob = (grpc: Grpc, { file, lease, namespace }: WriteRequest, blob: Planned, buffer: Uint8Array) =>
-  Effect.gen(function* () {
-    const { digest, labels, size: total, what } = blob
-    const failed = (reason: string) =>
-      new GrpcError({ method: Content.write, address: grpc.address, code: "INTERNAL", reason })
+/** Sends a blob; whether it was sent, or was there before the first of its bytes, or is there since. */
+const sendBlob = (
+  grpc: Grpc,
+  { file, lease, namespace }: WriteRequest,
+  blob: Planned,
+  buffer: Uint8Array,
+): Effect.Effect<"sent" | "there" | "meanwhile", FileUnreadable | ArchiveDamaged | GrpcError> => {
+  const { digest, labels, size: total, what } = blob
+  const failed = (reason: string) =>
+    new GrpcError({ method: Content.write, address: grpc.address, code: "INTERNAL", reason })
+  let offset = 0
+  return Effect.gen(function* () {
     const call = yield* grpc.open(Content.write, { namespace, lease })
-    let offset = 0
     do {
       const length = Math.min(PIECE, total - offset)
       const head = Content.encodeWriteHead({
@@ -128,18 +141,39 @@ const writeBlob = (grpc: Grpc, { file, lease, namespace }: WriteRequest, blob: P
       offset += length
     } while (offset < total)
     yield* call.closeSend
+    return "sent" as const
   }).pipe(
     Effect.scoped,
     Effect.catchIf(
       (error) => error._tag === "GrpcError" && error.code === "ALREADY_EXISTS",
-      () => Effect.void,
+      () => Effect.sync(() => (offset === 0 ? ("there" as const) : ("meanwhile" as const))),
     ),
     Effect.mapError((error) =>
       error._tag === "GrpcError" && /unexpected commit (?:digest|size)/u.test(error.reason)
-        ? new ArchiveDamaged({ reason: `${blob.what} ${blob.digest} is not what its name says` })
+        ? new ArchiveDamaged({ reason: `${what} ${digest} is not what its name says` })
         : error,
     ),
   )
+}
+
+/** Has containerd have a blob, under our lease and with its labels. */
+const writeBlob = (grpc: Grpc, request: WriteRequest, blob: Planned, buffer: Uint8Array) =>
+  Effect.gen(function* () {
+    let done = yield* sendBlob(grpc, request, blob, buffer)
+    // Another import was faster. It is under our lease only when the first piece is answered so.
+    if (done === "meanwhile") done = yield* sendBlob(grpc, request, blob, buffer)
+    // Labels come with a blob's last piece: one that was there may lack them, and its children would be garbage.
+    if (done !== "sent" && Object.keys(blob.labels).length > 0)
+      yield* grpc.unary(
+        Content.update,
+        Content.encodeUpdateRequest(blob.digest, blob.labels),
+        () => undefined,
+        {
+          namespace: request.namespace,
+          timeout: TIMEOUT,
+        },
+      )
+  })
 
 const unlessThere = <A>(effect: Effect.Effect<A, GrpcError>, otherwise: Effect.Effect<A, GrpcError>) =>
   Effect.catchIf(
@@ -166,16 +200,16 @@ export const write = (
       const own = yield* plan(request, image)
       if (own === undefined || image.name === undefined) return undefined
       for (const blob of own) blobs.set(blob.digest, blob)
-      const { annotations, digest, mediaType, name, size } = image
+      const { annotations, digest, mediaType, name } = image
+      const size = layout.blobs.get(digest)?.size ?? 0
       records.push({ name, labels, digest, mediaType, size, annotations })
     }
     if (records.length === 0) return undefined
     const call = (method: string, message: Uint8Array) =>
       grpc.unary(method, message, () => undefined, options)
-    yield* Effect.acquireRelease(
-      // One that is there was left by an import of this archive that was cut short.
-      unlessThere(call(Leases.create, Leases.encodeRequest(lease)), Effect.succeed(undefined)),
-      () => Effect.ignore(call(Leases.remove, Leases.encodeRequest(lease))),
+    const expires = new Date((yield* Clock.currentTimeMillis) + LEASE_HOURS * 3_600_000)
+    yield* Effect.acquireRelease(call(Leases.create, Leases.encodeCreateRequest(lease, expires)), () =>
+      Effect.ignore(call(Leases.remove, Leases.encodeDeleteRequest(lease))),
     )
     const buffer = Buffer.allocUnsafeSlow(HEAD + PIECE)
     for (const blob of blobs.values()) yield* writeBlob(grpc, request, blob, buffer)

@@ -9,7 +9,6 @@ import {
 } from "@kios/stages-runtime/containerd/ContainerdClient"
 import { type Grpc, makeGrpc } from "@kios/stages-runtime/containerd/Grpc"
 import * as Images from "@kios/stages-runtime/containerd/Images"
-import * as Leases from "@kios/stages-runtime/containerd/Leases"
 import { awaitReady } from "@kios/stages-runtime/containerd/Probe"
 import {
   BinaryWriter,
@@ -179,34 +178,63 @@ export const contract = (subject: Effect.Effect<Subject, never, Scope.Scope>) =>
       ])
     }))
 
-  test("a large layer, two names of one image, and an import that was cut short", ({ address }) =>
+  test("layers of all sizes, one that is named twice, and two names of one image", ({ address }) =>
     Effect.gen(function* () {
       const dir = yield* tempDir
       const client = yield* make(address)
-      const grpc = yield* makeGrpc(address)
-      const archive = `${dir}/large.tar`
-      // Three pieces, and some bytes.
-      const digest = writeOciArchive(archive, { name: "kios.test/large:1", layerBytes: 3 * 1024 * 1024 + 5 })
-      const lease = `kios-import-${archive.replaceAll("/", "-")}`
-      yield* grpc.unary(Leases.create, Leases.encodeRequest(lease), () => undefined, { namespace })
-      assert.deepStrictEqual(yield* client.importImage({ archive, labels: pinnedImageLabels }), [
-        { name: "kios.test/large:1", digest },
-      ])
-      const gone = yield* Effect.flip(
-        grpc.unary(Leases.remove, Leases.encodeRequest(lease), () => undefined, { namespace }),
-      )
-      assert.strictEqual(gone.code, "NOT_FOUND")
+      const archive = `${dir}/sized.tar`
+      // With the tar around it: a piece and less, pieces to the byte, pieces and some bytes, two of its digest.
+      const sizes = [0, 1, 256 * 1024 - 2048, 256 * 1024, 1024 * 1024 + 5, 3 * 1024 * 1024 + 5]
+      for (const layerBytes of sizes) {
+        const name = `kios.test/sized:${layerBytes}`
+        const digest = writeOciArchive(archive, { name, layerBytes, twice: layerBytes === 1 })
+        const imported = client.importImage({ archive, labels: pinnedImageLabels, unlessThere: true })
+        assert.deepStrictEqual(yield* imported, [{ name, digest }])
+        assert.deepStrictEqual(yield* imported, [{ name, digest, wasThere: true }])
+      }
       // The same content under a second name: no blob is sent, the record is.
-      writeOciArchive(archive, { name: "kios.test/large:2", layerBytes: 3 * 1024 * 1024 + 5 })
-      assert.deepStrictEqual(yield* client.importImage({ archive }), [{ name: "kios.test/large:2", digest }])
+      const digest = writeOciArchive(archive, { name: "kios.test/sized:again", layerBytes: 256 * 1024 })
+      assert.deepStrictEqual(yield* client.importImage({ archive }), [
+        { name: "kios.test/sized:again", digest },
+      ])
       // CRI adds a record of its own, named after the config.
       const records = (yield* client.images).filter(
         (image) => image.digest === digest && image.name.startsWith("kios.test/"),
       )
       assert.deepStrictEqual(records.map(({ name }) => name).sort(), [
-        "kios.test/large:1",
-        "kios.test/large:2",
+        `kios.test/sized:${256 * 1024}`,
+        "kios.test/sized:again",
       ])
+    }))
+
+  test("what cannot be written blob by blob is imported all the same", ({ address }) =>
+    Effect.gen(function* () {
+      const dir = yield* tempDir
+      const client = yield* make(address)
+      const archive = `${dir}/other.tar`
+      const imported = client.importImage({ archive, labels: pinnedImageLabels, unlessThere: true })
+      for (const [name, options] of [
+        ["kios.test/nested:1", { nested: true, layerBytes: 21 }],
+        ["kios.test/pax:1", { pax: true, layerBytes: 22 }],
+      ] as const) {
+        const digest = writeOciArchive(archive, { name, ...options })
+        assert.deepStrictEqual(yield* imported, [{ name, digest }])
+        assert.deepStrictEqual(yield* imported, [{ name, digest, wasThere: true }])
+      }
+    }))
+
+  test("what an index claims of a manifest's size does no harm", ({ address }) =>
+    Effect.gen(function* () {
+      const dir = yield* tempDir
+      const client = yield* make(address)
+      const archive = `${dir}/claims.tar`
+      for (const claims of [1.5, 0, -1, "many", 1e300]) {
+        const name = `kios.test/claims:${String(claims).replace(/[^\w.]/gu, "x")}`
+        const digest = writeOciArchive(archive, { name, claims, layerBytes: 31 })
+        const result = yield* Effect.result(client.importImage({ archive }))
+        if (result._tag === "Failure") assert.strictEqual(result.failure._tag, "ImageImportError")
+        else assert.deepStrictEqual(result.success, [{ name, digest }])
+      }
     }))
 
   test("an image with only a tag is named after the prefix or the file", ({ address }) =>

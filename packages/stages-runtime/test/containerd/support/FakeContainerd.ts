@@ -173,7 +173,8 @@ export const makeFakeContainerd = (address: string) =>
     }
 
     /** One blob, in pieces; refused unless it is what it is said to be. */
-    const write = (stream: http2.ServerHttp2Stream) => {
+    const write = (stream: http2.ServerHttp2Stream, lease: string) => {
+      if (!leases.has(lease)) return refuse(stream, 5, `lease "${lease}": not found`)
       const answer = respond(stream)
       const pieces: Array<Buffer> = []
       onMessages(
@@ -264,6 +265,8 @@ export const makeFakeContainerd = (address: string) =>
           images.set(name, { name, labels, digest: stringField(field(image, 3), 2) })
           return request
         }
+        case "/containerd.services.content.v1.Content/Update":
+          return blobs.has(stringField(field(request, 1), 1)) ? request : [5, "content: not found"]
         case "/containerd.services.leases.v1.Leases/Create": {
           const id = stringField(request, 1)
           if (leases.has(id)) return [6, `lease "${id}": already exists`]
@@ -318,7 +321,7 @@ export const makeFakeContainerd = (address: string) =>
       const method = String(headers[":path"])
       const namespace = String(headers["containerd-namespace"] ?? "")
       if (method.endsWith("Streaming/Stream")) return openStream(stream)
-      if (method.endsWith("Content/Write")) return write(stream)
+      if (method.endsWith("Content/Write")) return write(stream, String(headers["containerd-lease"] ?? ""))
       onMessages(stream, (request) => {
         if (method.endsWith("Transfer/Transfer")) return transfer(stream, request)
         if (method.endsWith("Events/Subscribe")) return subscribe(stream, request)

@@ -36,6 +36,26 @@ export interface ArchiveOptions {
   readonly layerBytes?: number
   /** Leaves the layer out, as a damaged archive does. */
   readonly withoutLayer?: boolean
+  /** The manifest names its layer twice. */
+  readonly twice?: boolean
+  /** The name is of an index, as that of an image for several platforms. */
+  readonly nested?: boolean
+  /** What the index says of the manifest's size, instead of the truth. */
+  readonly claims?: unknown
+  /** A header of pax before everything, as some tools write. */
+  readonly pax?: boolean
+}
+
+/** A header that says something about the next file: here, what time it is from. */
+const paxHeader = (): Buffer => {
+  const text = Buffer.from("20 mtime=1700000000\n")
+  const header = tarHeader("PaxHeaders/oci-layout", text.length)
+  header.write("x", 156)
+  header.write("        ", 148)
+  let sum = 0
+  for (const b of header) sum += b
+  header.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148)
+  return Buffer.concat([header, text, pad(text.length)])
 }
 
 /** Writes an archive to `path`; gives the digest of its manifest. */
@@ -51,21 +71,31 @@ export const writeOciArchive = (path: string, options: ArchiveOptions): string =
     architecture: "amd64",
     os: "linux",
     config: { Cmd: ["/etc/kios"] },
-    rootfs: { type: "layers", diff_ids: [`sha256:${sha256(layer)}`] },
+    rootfs: {
+      type: "layers",
+      diff_ids: Array.from({ length: options.twice === true ? 2 : 1 }, () => `sha256:${sha256(layer)}`),
+    },
   })
   const manifest = json({
     schemaVersion: 2,
     mediaType: "application/vnd.oci.image.manifest.v1+json",
     config: blob("application/vnd.oci.image.config.v1+json", config),
-    layers: [blob("application/vnd.oci.image.layer.v1.tar", layer)],
+    layers: Array.from({ length: options.twice === true ? 2 : 1 }, () =>
+      blob("application/vnd.oci.image.layer.v1.tar", layer),
+    ),
   })
   const annotations: Record<string, string> = {}
   if (options.name !== undefined) annotations["io.containerd.image.name"] = options.name
   if (options.ref !== undefined) annotations["org.opencontainers.image.ref.name"] = options.ref
-  const index = json({
+  const image = blob("application/vnd.oci.image.manifest.v1+json", manifest)
+  const inner = json({
     schemaVersion: 2,
-    manifests: [{ ...blob("application/vnd.oci.image.manifest.v1+json", manifest), annotations }],
+    mediaType: "application/vnd.oci.image.index.v1+json",
+    manifests: [{ ...image, platform: { os: "linux", architecture: "amd64" } }],
   })
+  const named = options.nested === true ? blob("application/vnd.oci.image.index.v1+json", inner) : image
+  const claimed = options.claims === undefined ? named : { ...named, size: options.claims }
+  const index = json({ schemaVersion: 2, manifests: [{ ...claimed, annotations }] })
   const at = (b: Buffer) => `blobs/sha256/${sha256(b)}`
   const files: Array<readonly [string, Buffer]> = [
     ["oci-layout", json({ imageLayoutVersion: "1.0.0" })],
@@ -74,6 +104,8 @@ export const writeOciArchive = (path: string, options: ArchiveOptions): string =
     [at(config), config],
   ]
   if (options.withoutLayer !== true) files.push([at(layer), layer])
-  fs.writeFileSync(path, tarOf(files))
-  return `sha256:${sha256(manifest)}`
+  if (options.nested === true) files.push([at(inner), inner])
+  const tar = tarOf(files)
+  fs.writeFileSync(path, options.pax === true ? Buffer.concat([paxHeader(), tar]) : tar)
+  return named.digest
 }
