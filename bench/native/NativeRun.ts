@@ -101,13 +101,13 @@ export const run = (trees: NativeTrees, image: "kios" | "floor"): Effect.Effect<
       answer = then
       clearTimeout(timer)
       server.close()
-      if (ended || child === undefined) finish()
+      if (ended || child === undefined) finish(TRIES)
       else child.kill("SIGKILL")
     }
     let finished = false
     const whenFinished = new Set<() => void>()
-    const finish = () => {
-      remove(group)
+    const finish = (left = TRIES) => {
+      if (!remove(group) && left > 0) return void setTimeout(finish, BETWEEN_MS, left - 1)
       finished = true
       answer?.()
       for (const done of whenFinished) done()
@@ -125,7 +125,7 @@ export const run = (trees: NativeTrees, image: "kios" | "floor"): Effect.Effect<
         said += `${stdout}${stderr}`
         if (answer === undefined)
           settle(() => failed(`${error?.message ?? "it ended"}: ${said.slice(-2000)}`))
-        else finish()
+        else finish(TRIES)
       })
     })
     return Effect.callback<void>((done) => {
@@ -135,17 +135,18 @@ export const run = (trees: NativeTrees, image: "kios" | "floor"): Effect.Effect<
     })
   })
 
-// A process that is just gone holds its group for a moment.
-const TRIES = 1000
+// The namespaces' processes end after the one that was killed, and hold their groups until then.
+const TRIES = 500
+const BETWEEN_MS = 10
 
-/** Removes a cgroup and those below it, which are empty. */
-const remove = (group: string): void => {
-  for (const entry of fs.readdirSync(group, { withFileTypes: true }))
-    if (entry.isDirectory()) remove(path.join(group, entry.name))
-  for (let left = TRIES; left > 0; left--)
-    try {
-      return fs.rmdirSync(group)
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EBUSY") return
-    }
+/** Removes a cgroup and those below it, if no process is in them any more. */
+const remove = (group: string): boolean => {
+  try {
+    for (const entry of fs.readdirSync(group, { withFileTypes: true }))
+      if (entry.isDirectory() && !remove(path.join(group, entry.name))) return false
+    fs.rmdirSync(group)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== "EBUSY"
+  }
 }
