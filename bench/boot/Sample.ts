@@ -45,6 +45,17 @@ export interface Machine {
   readonly noReboot?: boolean
 }
 
+/** How QEMU is started for an image. */
+export const options = (efi: string, machine: Machine) => ({
+  efi,
+  boot: "kernel" as const,
+  memoryMiB: machine.memoryMiB,
+  cpus: machine.cpus,
+  network: "user" as const,
+  accelerator: machine.accelerator,
+  ...(machine.noReboot === undefined ? {} : { noReboot: machine.noReboot }),
+})
+
 /** A boot that did not reach the pod. */
 export class BootFailed extends Data.TaggedError("BootFailed")<{
   readonly efi: string
@@ -112,13 +123,7 @@ export const measure = (
     let after: HostLoad.Reading | undefined
     const result = yield* VmRun.run(
       {
-        efi,
-        boot: "kernel",
-        memoryMiB: machine.memoryMiB,
-        cpus: machine.cpus,
-        network: "user",
-        accelerator: machine.accelerator,
-        ...(machine.noReboot === undefined ? {} : { noReboot: machine.noReboot }),
+        ...options(efi, machine),
         until: { milestones: [...milestones], pods: [machine.pod] },
         timeout: Duration.seconds(machine.timeoutSeconds),
       },

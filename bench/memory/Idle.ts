@@ -8,7 +8,7 @@ import * as VmRun from "@kios/distro/vm/VmRun"
 import { imageNames } from "@kios/distro/recipe"
 import { Duration, Effect } from "effect"
 import { median } from "../boot/Comparison.ts"
-import { BootFailed, type Machine } from "../boot/Sample.ts"
+import { BootFailed, type Machine, options } from "../boot/Sample.ts"
 import * as Images from "../Images.ts"
 import { type Part, table } from "../Part.ts"
 
@@ -46,12 +46,7 @@ const read = Effect.fnUntraced(function* (
 ) {
   const output = yield* Output
   const booted = yield* VmRun.boot({
-    efi,
-    boot: "kernel",
-    memoryMiB: machine.memoryMiB,
-    cpus: machine.cpus,
-    network: "user",
-    accelerator: machine.accelerator,
+    ...options(efi, machine),
     ports: [Probe.defaultProbePort],
   })
   output.status(`memory: ${name} boots`)

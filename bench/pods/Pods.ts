@@ -3,7 +3,7 @@ import { Output } from "@kios/distro/cli/Output"
 import { imageNames } from "@kios/distro/recipe"
 import * as VmRun from "@kios/distro/vm/VmRun"
 import { Duration, Effect } from "effect"
-import { BootFailed, kernelStart, type Machine } from "../boot/Sample.ts"
+import { BootFailed, kernelStart, type Machine, options } from "../boot/Sample.ts"
 import * as Images from "../Images.ts"
 import { type Part, table } from "../Part.ts"
 
@@ -40,12 +40,7 @@ const allRunning = Effect.fnUntraced(function* (
   wanted: ReadonlyArray<string>,
 ) {
   const result = yield* VmRun.run({
-    efi,
-    boot: "kernel",
-    memoryMiB: machine.memoryMiB,
-    cpus: machine.cpus,
-    network: "user",
-    accelerator: machine.accelerator,
+    ...options(efi, machine),
     until: { milestones: [], pods: wanted },
     timeout: Duration.seconds(machine.timeoutSeconds),
   })
