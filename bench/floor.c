@@ -204,7 +204,7 @@ static void mount_filesystems(void) {
         {"tmpfs", "/tmp", "mode=0755,size=64M,nr_inodes=16k", TIGHT},
         {"tmpfs", "/var", "mode=0755,size=50%", MS_NOSUID | MS_NODEV},
         {"tmpfs", "/opt", "mode=0755,size=256M,nr_inodes=16k", MS_NOSUID | MS_NODEV},
-        {"cgroup2", CGROUP, "nsdelegate,memory_recursiveprot,favordynmods", TIGHT},
+        {"cgroup2", CGROUP, "nsdelegate,memory_recursiveprot", TIGHT},
     };
 
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {

@@ -39,9 +39,9 @@ export const mounts: ReadonlyArray<MountRow> = [
     target: ROOT,
     fstype: "cgroup2",
     flags: strict,
-    options: "nsdelegate,memory_recursiveprot,favordynmods",
-    why: "the kubelet refuses to start without it; memory.low and memory.min of a pod protect its containers; a process is moved into its group without waiting for a grace period of RCU, 20 ms each time",
-    reference: "Talos, favordynmods is ours; Documentation/admin-guide/cgroup-v2.rst, Mounting",
+    options: "nsdelegate,memory_recursiveprot",
+    why: "the kubelet refuses to start without it; memory.low and memory.min of a pod protect its containers",
+    reference: "Talos; Documentation/admin-guide/cgroup-v2.rst, Mounting",
   },
 ]
 

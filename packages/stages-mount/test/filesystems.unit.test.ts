@@ -170,7 +170,7 @@ describe("cgroups", () => {
       )
       const mount = subject.mountAt("/sys/fs/cgroup")
       assert.deepStrictEqual(mount?.flags, ["rw", "nosuid", "nodev", "noexec", "relatime"])
-      assert.strictEqual(mount?.options, "nsdelegate,memory_recursiveprot,favordynmods")
+      assert.strictEqual(mount?.options, "nsdelegate,memory_recursiveprot")
       assert.strictEqual(subject.read(`${groups.init}/cgroup.procs`), "1\n")
       assert.strictEqual(
         subject.read(`${groups.runtime}/cgroup.controllers`),

@@ -34,9 +34,8 @@ const flagBits = <F extends string>(table: Readonly<Record<F, number>>, flags: R
 
 const cString = (text: string): Uint8Array => Buffer.from(`${text}\0`)
 
-// Their mounts touch memory only. Not pstore, which reads what the firmware keeps, nor cgroup2, whose favordynmods
-// waits for a grace period.
-const ownFilesystems = new Set("proc sysfs tmpfs devtmpfs devpts securityfs bpf tracefs".split(" "))
+// Their mounts touch memory only. Not pstore: it reads what the firmware keeps.
+const ownFilesystems = new Set("proc sysfs tmpfs devtmpfs devpts cgroup2 securityfs bpf tracefs".split(" "))
 
 type ErrorAbout = Omit<ConstructorParameters<typeof KernelError>[0], "syscall" | "errno">
 
