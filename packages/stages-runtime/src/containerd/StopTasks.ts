@@ -12,7 +12,8 @@ import type { Grpc } from "./Grpc.ts"
 import type { GrpcError } from "./GrpcStatus.ts"
 import * as Tasks from "./Tasks.ts"
 
-const CALL_TIMEOUT = "5 seconds"
+// containerd asks each shim, and one that is ending on a busy machine takes its time; what bounds the step is its caller.
+const CALL_TIMEOUT = "12 seconds"
 // A sandbox has nothing to write.
 const SANDBOX_GRACE = "2 seconds"
 // What is still there then is for who ends processes.
