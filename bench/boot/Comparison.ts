@@ -3,6 +3,7 @@
  * that what else the machine does is in both: ratios are taken within a pair
  * and the median is of those, never a ratio of medians of different moments.
  */
+import { table } from "../Part.ts"
 import { type Milestone, milestones, type Sample } from "./Sample.ts"
 
 /** One boot of each image. */
@@ -71,14 +72,7 @@ export const render = (rows: ReadonlyArray<Row>): string => {
       `${row.lowestRatio.toFixed(2)} to ${row.highestRatio.toFixed(2)}`,
     ]),
   ]
-  const widths = cells[0]!.map((_, column) => Math.max(...cells.map((line) => line[column]!.length)))
-  return cells
-    .map((line) =>
-      line
-        .map((cell, column) => (column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!)))
-        .join("  "),
-    )
-    .join("\n")
+  return table(cells).join("\n")
 }
 
 /** What a boot is doing between two milestones. */

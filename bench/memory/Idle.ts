@@ -13,7 +13,7 @@ import * as Images from "../Images.ts"
 import { type Part, table } from "../Part.ts"
 
 /** The pod that reads. */
-export const pod: Images.Pod = {
+const pod: Images.Pod = {
   name: "kios-probe",
   manifest: Probe.probeManifest({ image: imageNames.busybox }),
 }

@@ -6,7 +6,7 @@ import * as Images from "../Images.ts"
 import { type Part, table } from "../Part.ts"
 
 /** MiB; both ends, and how finely is looked. */
-export const range = { low: 256, high: 1536, step: 32 } as const
+const range = { low: 256, high: 1536, step: 32 } as const
 
 /** The least size of `low`, `low + step`, ... `high` that `works` says yes to, if it does to `high`; undefined otherwise. */
 export const halve = <E, R>(

@@ -8,7 +8,7 @@ import * as Images from "../Images.ts"
 import { type Part, table } from "../Part.ts"
 
 /** Pods that do nothing, from the image that the EFI has. */
-export const pods = (count: number): ReadonlyArray<Images.Pod> =>
+const pods = (count: number): ReadonlyArray<Images.Pod> =>
   Array.from({ length: count }, (_, index) => {
     const name = `bench-${String(index + 1).padStart(3, "0")}`
     return {

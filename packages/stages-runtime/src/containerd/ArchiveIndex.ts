@@ -20,7 +20,6 @@ export interface ArchivedImage {
   readonly name: string | undefined
   /** Of its manifest or index, as index.json describes it. */
   readonly mediaType: string
-  readonly size: number
   readonly annotations: Readonly<Record<string, string>>
 }
 
@@ -65,11 +64,10 @@ const parse = (text: string): ReadonlyArray<ArchivedImage> | undefined => {
       readonly manifests: ReadonlyArray<{
         readonly digest: string
         readonly mediaType?: unknown
-        readonly size?: unknown
         readonly annotations?: Readonly<Record<string, string>>
       }>
     }
-    const named = manifests.flatMap(({ annotations = {}, digest, mediaType, size }) => {
+    const named = manifests.flatMap(({ annotations = {}, digest, mediaType }) => {
       const names = nameKeys.flatMap((key) => annotations[key] ?? [])
       return names.length === 0
         ? []
@@ -79,7 +77,6 @@ const parse = (text: string): ReadonlyArray<ArchivedImage> | undefined => {
               names,
               name: annotations[nameKey],
               mediaType: typeof mediaType === "string" ? mediaType : "",
-              size: typeof size === "number" ? size : 0,
               annotations,
             },
           ]

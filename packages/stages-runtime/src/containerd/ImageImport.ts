@@ -174,7 +174,7 @@ export const importImage = (
         labels: request.labels ?? {},
         lease: streamId("import"),
       })
-      if (written !== undefined) return written.map(({ digest, name }): ImportedImage => ({ name, digest }))
+      if (written !== undefined) return written
     }
     yield* makeNamespace(grpc, namespace)
     const openStream = (kind: string) =>

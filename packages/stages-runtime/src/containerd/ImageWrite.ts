@@ -175,13 +175,6 @@ const writeBlob = (grpc: Grpc, request: WriteRequest, blob: Planned, buffer: Uin
       )
   })
 
-const unlessThere = <A>(effect: Effect.Effect<A, GrpcError>, otherwise: Effect.Effect<A, GrpcError>) =>
-  Effect.catchIf(
-    effect,
-    ({ code }) => code === "ALREADY_EXISTS",
-    () => otherwise,
-  )
-
 /**
  * Writes all named images of an archive. Undefined, with nothing written, when one of them is nothing that this can
  * write: it has only a tag, or is an index of images for several platforms.
@@ -189,7 +182,10 @@ const unlessThere = <A>(effect: Effect.Effect<A, GrpcError>, otherwise: Effect.E
 export const write = (
   grpc: Grpc,
   request: WriteRequest,
-): Effect.Effect<ReadonlyArray<Images.Image> | undefined, FileUnreadable | ArchiveDamaged | GrpcError> =>
+): Effect.Effect<
+  ReadonlyArray<Pick<Images.Image, "name" | "digest">> | undefined,
+  FileUnreadable | ArchiveDamaged | GrpcError
+> =>
   Effect.gen(function* () {
     const { labels, layout, lease, namespace } = request
     const options = { namespace, timeout: TIMEOUT } as const
@@ -215,7 +211,11 @@ export const write = (
     for (const blob of blobs.values()) yield* writeBlob(grpc, request, blob, buffer)
     for (const record of records) {
       const message = Images.encodeImageRequest(record)
-      yield* unlessThere(call(Images.create, message), call(Images.update, message))
+      yield* Effect.catchIf(
+        call(Images.create, message),
+        ({ code }) => code === "ALREADY_EXISTS",
+        () => call(Images.update, message),
+      )
     }
-    return records.map(({ digest, labels: own, name }) => ({ name, digest, labels: own }))
+    return records.map(({ digest, name }) => ({ name, digest }))
   }).pipe(Effect.scoped)

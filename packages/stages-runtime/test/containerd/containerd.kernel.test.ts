@@ -85,6 +85,13 @@ describe.skipIf(binary === undefined)("real containerd", () => {
     }),
   )
 
+  /** A containerd in a directory of its own, and both ways to talk to it. */
+  const fresh = Effect.gen(function* () {
+    const directory = yield* tempDir
+    const { address } = yield* startContainerd(binary!, directory)
+    return { directory, grpc: yield* makeGrpc(address), client: yield* make(address) }
+  })
+
   /** What a garbage collection leaves; one runs before the answer to a lease's removal that asks for it. */
   const collected = Effect.fnUntraced(function* (grpc: Grpc) {
     const call = (method: string, message: Uint8Array) =>
@@ -100,10 +107,7 @@ describe.skipIf(binary === undefined)("real containerd", () => {
 
   it.live("what was imported outlives a garbage collection, and no lease is left", () =>
     Effect.gen(function* () {
-      const directory = yield* tempDir
-      const { address } = yield* startContainerd(binary!, directory)
-      const grpc = yield* makeGrpc(address)
-      const client = yield* make(address)
+      const { client, directory, grpc } = yield* fresh
       const archive = `${directory}/kept.tar`
       const digest = writeOciArchive(archive, { name: "kios.test/kept:1", layerBytes: 600_000 })
       yield* client.importImage({ archive })
@@ -117,10 +121,7 @@ describe.skipIf(binary === undefined)("real containerd", () => {
     "a manifest that was there without its labels gets them, or the next collection would take its layers",
     () =>
       Effect.gen(function* () {
-        const directory = yield* tempDir
-        const { address } = yield* startContainerd(binary!, directory)
-        const grpc = yield* makeGrpc(address)
-        const client = yield* make(address)
+        const { client, directory, grpc } = yield* fresh
         const archive = `${directory}/bare.tar`
         const digest = writeOciArchive(archive, { name: "kios.test/bare:1", layerBytes: 600_000 })
         yield* client.importImage({ archive })
@@ -141,10 +142,7 @@ describe.skipIf(binary === undefined)("real containerd", () => {
 
   it.live("two imports at once of a layer that both have: one is damaged, the other is whole", () =>
     Effect.gen(function* () {
-      const directory = yield* tempDir
-      const { address } = yield* startContainerd(binary!, directory)
-      const grpc = yield* makeGrpc(address)
-      const client = yield* make(address)
+      const { client, directory, grpc } = yield* fresh
       // One layer, two manifests: of the second one the config is not what its name says.
       const [good, bad] = [`${directory}/good.tar`, `${directory}/bad.tar`]
       const digest = writeOciArchive(good, { name: "kios.test/shared:1", layerBytes: 2_000_000 })
