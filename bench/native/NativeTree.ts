@@ -38,7 +38,7 @@ const compile = (source: string, output: string, define: ReadonlyArray<string> =
     env: { PATH: process.env["PATH"] ?? "" },
   })
 
-/** The entry of an init with `stages` stages of no work before containerd. */
+/** PID 1 of the native bench: the stages of `pipeline.ts`, sealed as the reference distro's are. */
 const entryOf = (stages: number): string => `import * as Init from "@kios/core/Init"
 import { make } from ${JSON.stringify(here("pipeline.ts"))}
 Init.start({ pipeline: make(${stages}), koffiPath: "/lib/kios/koffi.node" })
@@ -47,7 +47,7 @@ Init.start({ pipeline: make(${stages}), koffiPath: "/lib/kios/koffi.node" })
 /**
  * Makes both trees in `directory`, which is emptied first.
  *
- * @param stages Stages of no work that kiOS's init has before containerd; 0 is the tree of `init.ts`.
+ * @param stages Stages of no work that kiOS's init has before containerd.
  */
 export const make = Effect.fn("NativeTree.make")(function* (recipe: Recipe, directory: string, stages = 0) {
   const store = yield* ComponentStore
@@ -69,15 +69,15 @@ export const make = Effect.fn("NativeTree.make")(function* (recipe: Recipe, dire
   yield* compile(here("stamp.c"), launcher)
   yield* compile(here("../floor.c"), at("floor-init"), ["-DNAMESPACE"])
   // A directory of this package, so that the packages are found from it.
-  const entry = stages === 0 ? here("init.ts") : here(`.init-${stages}.ts`)
-  if (stages !== 0) yield* attempt(entry, () => fs.writeFileSync(entry, entryOf(stages)))
+  const entry = here(`.init-${stages}.ts`)
+  yield* attempt(entry, () => fs.writeFileSync(entry, entryOf(stages)))
   const sealed = yield* Seal.seal({
     entry,
     node: find("node", "bin/node"),
     directory,
     output: at("kios-init"),
     locales: recipe.locales === true,
-  }).pipe(Effect.ensuring(Effect.sync(() => (stages === 0 ? undefined : fs.rmSync(entry, { force: true })))))
+  }).pipe(Effect.ensuring(Effect.sync(() => fs.rmSync(entry, { force: true }))))
 
   const socket = `kios-bench-${process.pid}`
   const put = (
